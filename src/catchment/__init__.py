@@ -1,0 +1,1 @@
+"""Catchment: every committed change of many PostgreSQL databases, recreated exactly."""

@@ -1,0 +1,1 @@
+"""What flows through Catchment: values only, no input or output."""
