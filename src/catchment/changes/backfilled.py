@@ -1,0 +1,28 @@
+"""Rows that a backfill has read, in the layout of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from catchment.model.batch import COMMITTED_AT, UNCHANGED, rows_schema
+from catchment.model.frontier import Frontier
+from catchment.model.table import Table
+
+
+def as_rows(table: Table, columns: Sequence[pa.Array[Any]], after: int, at: Frontier) -> pa.RecordBatch:
+    """Columns of text as ``r`` rows, numbered from ``after + 1``, standing where the log stands."""
+    count = len(columns[0])
+    schema = rows_schema(column.name for column in table.columns)
+    meta: list[pa.Array[Any]] = [
+        pa.repeat("r", count),
+        pa.array(np.arange(after + 1, after + 1 + count, dtype=np.int64)),
+        pa.array(np.full(count, int(at.lsn), dtype=np.int64)),
+        pa.array(np.zeros(count, dtype=np.int64)),
+        pa.array([at.committed_at] * count, schema.types[COMMITTED_AT]),
+        pa.array([None] * count, schema.types[UNCHANGED]),
+    ]
+    return pa.RecordBatch.from_arrays([*meta, *columns], schema=schema)
