@@ -1,0 +1,1 @@
+"""The durable, ordered, replayable record of each source's batches."""
