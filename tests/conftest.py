@@ -1,0 +1,167 @@
+"""Real PostgreSQL servers, the same for the whole session, and fresh databases for each test.
+
+A test marked ``server_versions`` runs against every major version found on this machine, any other against the newest.
+Tests marked ``soak`` run only when asked for (``make soak``); ``CATCHMENT_ROUNDS`` says how many rounds they make.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from catchment.demo.binaries import find_binaries, installed, version
+from catchment.demo.cluster import Cluster
+
+# Shared memory in files of the data directory: a killed server leaves nothing elsewhere.
+SETTINGS = {"fsync": "off", "shared_buffers": "32MB", "dynamic_shared_memory_type": "mmap"}
+
+# Hundreds of clusters come and go, a thousand files each: several times faster in memory, where there is plenty.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes the names
+if _MEMORY.exists() and shutil.disk_usage(_MEMORY).free > 8 << 30:
+    os.environ.setdefault("CATCHMENT_SCRATCH", str(_MEMORY))
+
+_numbers = count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "server_versions: runs against every PostgreSQL found on this machine")
+    config.addinivalue_line("markers", "soak: random faults for a long time; only with `-m soak`")
+    if not config.option.markexpr:
+        config.option.markexpr = "not soak"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    # Drawn here rather than by hypothesis, so that the header shows it and a failure can be repeated.
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = random.randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    versions = ", ".join(version(binaries) for binaries in installed().values())
+    seed = config.option.hypothesis_seed
+    return [f"PostgreSQL: {versions or 'none found'}", f"hypothesis seed: {seed} (--hypothesis-seed={seed} repeats it)"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server_version" in metafunc.fixturenames and metafunc.definition.get_closest_marker("server_versions"):
+        majors = list(installed())
+        ids = [f"postgresql-{major}" for major in majors]
+        metafunc.parametrize("server_version", majors, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server_version(request: pytest.FixtureRequest) -> int:
+    """The major version of the servers that this test gets."""
+    return request.param if hasattr(request, "param") else max(installed(), default=18)
+
+
+@pytest.fixture(scope="session")
+def rounds() -> int:
+    """How many rounds a soak test makes."""
+    return int(os.environ.get("CATCHMENT_ROUNDS", "10"))
+
+
+@pytest.fixture(scope="session")
+def cluster_factory() -> Iterator[Callable[[str, int], Cluster]]:
+    """``cluster_factory(role, major)``: the session's running server of that role and version. Never stop these."""
+    clusters: dict[tuple[str, int], Cluster] = {}
+    with ExitStack() as stack:
+
+        def get(role: str, major: int) -> Cluster:
+            if (role, major) not in clusters:
+                clusters[role, major] = stack.enter_context(Cluster(find_binaries(major), settings=SETTINGS))
+            return clusters[role, major]
+
+        yield get
+
+
+@pytest.fixture
+def source_cluster(cluster_factory: Callable[[str, int], Cluster], server_version: int) -> Cluster:
+    """The session's server for sources."""
+    return cluster_factory("source", server_version)
+
+
+@pytest.fixture
+def ods_cluster(cluster_factory: Callable[[str, int], Cluster], server_version: int) -> Cluster:
+    """The session's server for the ODS."""
+    return cluster_factory("ods", server_version)
+
+
+@pytest.fixture
+def database_factory() -> Iterator[Callable[..., str]]:
+    """``database_factory(cluster, prefix, options)``: the dsn of a new database, dropped with its slots after the test.
+
+    ``options`` follow CREATE DATABASE, for instance ``TEMPLATE template0 ENCODING 'SQL_ASCII'``.
+    """
+    with ExitStack() as stack:
+        yield lambda cluster, prefix, options="": stack.enter_context(_database(cluster, prefix, options))
+
+
+@pytest.fixture
+def source_database(database_factory: Callable[..., str], source_cluster: Cluster) -> str:
+    """The dsn of an empty database, ready for logical replication."""
+    return database_factory(source_cluster, "source")
+
+
+@pytest.fixture
+def second_source_database(database_factory: Callable[..., str], source_cluster: Cluster) -> str:
+    """Another one, on the same server as ``source_database``."""
+    return database_factory(source_cluster, "source")
+
+
+@pytest.fixture
+def ods_database(database_factory: Callable[..., str], ods_cluster: Cluster) -> str:
+    """The dsn of an empty database on another server."""
+    return database_factory(ods_cluster, "ods")
+
+
+@pytest.fixture
+def private_cluster_factory(server_version: int) -> Iterator[Callable[..., Cluster]]:
+    """``private_cluster_factory(name=setting, …)``: a running server of the test's own."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(
+            Cluster(find_binaries(server_version), settings={**SETTINGS, **settings})
+        )
+
+
+@pytest.fixture
+def private_cluster(private_cluster_factory: Callable[..., Cluster]) -> Cluster:
+    """A running server of the test's own: to be restarted, killed, filled up."""
+    return private_cluster_factory()
+
+
+@contextmanager
+def _database(cluster: Cluster, prefix: str, options: str) -> Iterator[str]:
+    name = f"{prefix}_{next(_numbers)}"
+    with psycopg.connect(cluster.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(options)))
+    yield cluster.dsn(name)
+    if cluster.running:
+        with psycopg.connect(cluster.dsn(), autocommit=True) as admin:
+            _drop_slots(admin, name)
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _drop_slots(admin: psycopg.Connection, database: str) -> None:
+    slots = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s AND NOT temporary"
+    deadline = time.monotonic() + 30
+    while (left := admin.execute(slots, [database]).fetchall()) and time.monotonic() < deadline:
+        for slot, pid in left:
+            if pid is not None:
+                admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+                continue
+            try:
+                admin.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
+                continue
