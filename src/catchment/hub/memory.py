@@ -1,0 +1,79 @@
+"""The hub's state in memory: for tests, and for everything within one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+
+from catchment.hub.base import Request, Status
+from catchment.model.errors import HubError
+
+
+class MemoryHub:
+    """The contract's fake: it forgets everything with its process."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._statuses: dict[str, tuple[Status, ...]] = {}
+        self._requests: dict[int, Request] = {}
+
+    def report(self, worker: str, statuses: Sequence[Status]) -> None:
+        copies = tuple(replace(status, worker=worker, detail=_plain(status.detail)) for status in statuses)
+        with self._lock:
+            self._statuses[worker] = copies
+
+    def statuses(self) -> Sequence[Status]:
+        with self._lock:
+            every = [status for statuses in self._statuses.values() for status in statuses]
+        return sorted(every, key=lambda status: (status.source, status.target or "", status.worker))
+
+    def forget_worker(self, worker: str) -> None:
+        with self._lock:
+            self._statuses.pop(worker, None)
+
+    def request(self, kind: str, source: str, arguments: Mapping[str, Any], by: str) -> int:
+        with self._lock:
+            number = len(self._requests) + 1
+            self._requests[number] = Request(number, kind, source, _plain(arguments), by, datetime.now(UTC))
+            return number
+
+    def claim(self, worker: str, sources: Sequence[str], kinds: Sequence[str]) -> Request | None:
+        with self._lock:
+            for number, request in self._requests.items():
+                free = request.worker is None and request.finished_at is None
+                if free and request.source in sources and request.kind in kinds:
+                    self._requests[number] = replace(request, worker=worker)
+                    return self._requests[number]
+        return None
+
+    def release(self, worker: str) -> None:
+        with self._lock:
+            for number, request in self._requests.items():
+                if request.worker == worker and request.finished_at is None:
+                    self._requests[number] = replace(request, worker=None)
+
+    def finish(self, request: int, outcome: str) -> None:
+        with self._lock:
+            self._requests[request] = replace(self._find(request), finished_at=datetime.now(UTC), outcome=outcome)
+
+    def find(self, request: int) -> Request:
+        with self._lock:
+            return self._find(request)
+
+    def close(self) -> None:
+        """There are no files."""
+
+    def _find(self, number: int) -> Request:
+        if number not in self._requests:
+            raise HubError(f"there is no request {number}", remedy="ask again")
+        return self._requests[number]
+
+
+def _plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As JSON brings it back, so that nothing passes here that a real hub would refuse or change."""
+    plain: Mapping[str, Any] = json.loads(json.dumps(value, allow_nan=False))
+    return plain

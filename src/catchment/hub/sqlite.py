@@ -1,0 +1,216 @@
+"""The hub's state in one SQLite file, shared by all processes of a hub on one machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from catchment.hub.base import Request, Status
+from catchment.model.errors import HubError
+
+FORMAT = 1
+"""The file's ``user_version``: raised with every change of the tables."""
+
+_PATIENCE = 30.0  # seconds to wait for another process's transaction
+
+_TABLES = (
+    """CREATE TABLE status (
+        worker TEXT NOT NULL, source TEXT NOT NULL, target TEXT, state TEXT NOT NULL, remedy TEXT, beat TEXT,
+        detail TEXT NOT NULL)""",
+    "CREATE INDEX status_worker ON status (worker)",
+    """CREATE TABLE request (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, source TEXT NOT NULL, arguments TEXT NOT NULL,
+        "by" TEXT NOT NULL, asked_at TEXT NOT NULL, worker TEXT, finished_at TEXT, outcome TEXT)""",
+    "CREATE INDEX request_open ON request (id) WHERE finished_at IS NULL",
+)
+_STATUS = "source, target, worker, state, remedy, beat, detail"
+_REQUEST = 'id, kind, source, arguments, "by", asked_at, worker, finished_at, outcome'
+
+
+class SqliteHub:
+    """Makes the file when there is none, readable by its owner only. Raises HubError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._translated(), ExitStack() as opened:
+            path.touch(mode=0o600)  # what SQLite puts beside it takes the same mode
+            # Statuses come every second and are worth nothing after a power failure; requests must survive it.
+            self._passing = opened.enter_context(closing(_Connection(path, synchronous="NORMAL")))
+            self._lasting = opened.enter_context(closing(_Connection(path, synchronous="FULL")))
+            self._lasting.make_tables()
+            self._close = opened.pop_all().close
+
+    def report(self, worker: str, statuses: Sequence[Status]) -> None:
+        rows = [
+            (
+                status.source,
+                status.target,
+                worker,
+                status.state,
+                status.remedy,
+                status.beat and status.beat.isoformat(),
+                json.dumps(status.detail, allow_nan=False),
+            )
+            for status in statuses
+        ]
+        with self._translated(), self._passing.transaction() as connection:
+            connection.execute("DELETE FROM status WHERE worker = ?", (worker,))
+            connection.executemany(f"INSERT INTO status ({_STATUS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def statuses(self) -> Sequence[Status]:
+        with self._translated():
+            rows = self._passing.rows(f"SELECT {_STATUS} FROM status ORDER BY source, target, worker")
+        return [
+            Status(source, target, worker, state, remedy, _time(beat), json.loads(detail))
+            for source, target, worker, state, remedy, beat, detail in rows
+        ]
+
+    def forget_worker(self, worker: str) -> None:
+        self.report(worker, ())
+
+    def request(self, kind: str, source: str, arguments: Mapping[str, Any], by: str) -> int:
+        values = (kind, source, json.dumps(arguments, allow_nan=False), by, _now())
+        insert = 'INSERT INTO request (kind, source, arguments, "by", asked_at) VALUES (?, ?, ?, ?, ?)'
+        with self._translated(), self._lasting.transaction() as connection:
+            connection.execute(insert, values)
+            ((number,),) = connection.execute("SELECT last_insert_rowid()")
+        return int(number)
+
+    def claim(self, worker: str, sources: Sequence[str], kinds: Sequence[str]) -> Request | None:
+        oldest = (
+            "SELECT id FROM request WHERE worker IS NULL AND finished_at IS NULL"
+            f" AND source IN ({_marks(sources)}) AND kind IN ({_marks(kinds)}) ORDER BY id LIMIT 1"
+        )
+        with self._translated():
+            # Looking takes no lock, since it is done often; whoever is first to write has it.
+            while free := self._lasting.rows(oldest, (*sources, *kinds)):
+                ((number,),) = free
+                if self._change("UPDATE request SET worker = ? WHERE id = ? AND worker IS NULL", worker, number):
+                    return self.find(number)
+        return None
+
+    def release(self, worker: str) -> None:
+        with self._translated():
+            self._change("UPDATE request SET worker = NULL WHERE worker = ? AND finished_at IS NULL", worker)
+
+    def finish(self, request: int, outcome: str) -> None:
+        with self._translated():
+            found = self._change(
+                "UPDATE request SET finished_at = ?, outcome = ? WHERE id = ?", _now(), outcome, request
+            )
+        if not found:
+            raise _unknown(request)
+
+    def find(self, request: int) -> Request:
+        with self._translated():
+            rows = self._lasting.rows(f"SELECT {_REQUEST} FROM request WHERE id = ?", (request,))
+        for number, kind, source, arguments, by, asked_at, worker, finished_at, outcome in rows:
+            return Request(
+                number,
+                kind,
+                source,
+                json.loads(arguments),
+                by,
+                datetime.fromisoformat(asked_at),
+                worker,
+                _time(finished_at),
+                outcome,
+            )
+        raise _unknown(request)
+
+    def close(self) -> None:
+        with self._translated():
+            self._close()
+
+    def _change(self, statement: str, *values: str | int) -> int:
+        with self._lasting.transaction() as connection:
+            return connection.execute(statement, values).rowcount
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise HubError(
+                f"cannot use {self._path}: {reason}",
+                remedy="see that its disk has space and that it belongs to the user who runs the hub",
+            ) from error
+
+
+class _Connection:
+    """One connection, used by one thread at a time."""
+
+    def __init__(self, path: Path, synchronous: str) -> None:
+        self._lock = Lock()
+        self._sqlite = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        self._use_write_ahead_log()
+        self._sqlite.execute(f"PRAGMA synchronous = {synchronous}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._sqlite.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._sqlite
+                self._sqlite.execute("COMMIT")
+            finally:
+                if self._sqlite.in_transaction:
+                    self._sqlite.execute("ROLLBACK")
+
+    def rows(self, query: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._sqlite.execute(query, values).fetchall()
+
+    def make_tables(self) -> None:
+        with self.transaction() as connection:
+            ((version,),) = connection.execute("PRAGMA user_version")
+            if version > FORMAT:
+                raise HubError(
+                    f"the hub's state has format {version}, this Catchment knows {FORMAT}",
+                    remedy="use the newer Catchment that made it",
+                )
+            if version < FORMAT:
+                for statement in _TABLES:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._sqlite.close()
+
+    def _use_write_ahead_log(self) -> None:
+        # Of several processes that change the mode of a new file at once all but one are refused without waiting.
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._sqlite.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _unknown(request: int) -> HubError:
+    return HubError(f"there is no request {request}", remedy="ask again")
