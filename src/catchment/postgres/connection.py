@@ -1,0 +1,129 @@
+"""Connections whose settings do not depend on who configured the server, and errors in our own words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from catchment.model.errors import CatchmentError, ConfigError, SourceRefused, SourceUnreachable
+
+PINNED = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "search_path": "pg_catalog",
+    "quote_all_identifiers": "off",
+    "xmloption": "content",
+    "array_nulls": "on",
+    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "row_security": "off",
+}
+"""Settings under which values are rendered and parsed; databases and roles may bring others, so each session says them.
+
+https://www.postgresql.org/docs/current/runtime-config-client.html
+"""
+
+# A peer that vanished without a word is noticed within a minute; statements themselves may take as long as they need.
+_LIBPQ = {
+    "application_name": "catchment",
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+_RETRIED_CLASSES = {"08", "40", "53", "57", "58"}
+_RETRIED_STATES = {"55P03", "55006", "25006"}
+# Their messages quote the value that was wrong.
+_CLASSES_WITH_VALUES = {"21", "22", "23", "P0"}
+
+
+def conninfo(dsn: str, **parameters: str) -> str:
+    """The dsn with pinned settings; what it says of its own (timeouts, options) stays unless we depend on it.
+
+    Raises ConfigError when libpq cannot read it.
+    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+    """
+    given = read_dsn(dsn)
+    pinned = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
+    options = f"{given.pop('options', '')} {pinned}".strip()
+    return make_conninfo("", **{**_LIBPQ, **given, "options": options, "client_encoding": "UTF8", **parameters})
+
+
+def read_dsn(dsn: str) -> dict[str, str]:
+    """The parameters of a connection string or URI. Raises ConfigError without repeating it: it may hold a password."""
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.ProgrammingError:
+        raise ConfigError(
+            "the dsn is not a connection string that libpq understands",
+            remedy="write it as 'host=… dbname=… user=…', as 'service=…' or as a postgresql:// URI",
+        ) from None
+
+
+def masked(dsn: str) -> str:
+    """The dsn as it may be printed."""
+    return make_conninfo("", **{**read_dsn(dsn), **({"password": "***"} if "password" in read_dsn(dsn) else {})})
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Turns psycopg's errors into ours, on the side that it is made for."""
+
+    unreachable: type[CatchmentError]
+    refused: type[CatchmentError]
+    source: str | None = None
+
+    def __call__(self, error: psycopg.Error, table: str | None = None) -> CatchmentError:
+        """Our error for psycopg's. DETAIL and CONTEXT are dropped, as are messages that quote values."""
+        state = error.sqlstate
+        if state is None:
+            text = next((line for line in str(error).splitlines() if line.strip()), "connection lost")
+            broken = isinstance(error, psycopg.OperationalError)
+            return (self.unreachable if broken else self.refused)(text, source=self.source, table=table)
+        if state[:2] in _CLASSES_WITH_VALUES:
+            text = f"PostgreSQL reports {type(error).__name__} (SQLSTATE {state})"
+        else:
+            text = f"{error.diag.message_primary} (SQLSTATE {state})"
+        retried = state[:2] in _RETRIED_CLASSES or state in _RETRIED_STATES
+        if retried:
+            return self.unreachable(text, source=self.source, table=table, remedy="it is tried again")
+        return self.refused(text, source=self.source, table=table)
+
+    @contextlib.contextmanager
+    def around(self, table: str | None = None) -> Iterator[None]:
+        """Raise our errors for psycopg's inside this block."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self(error, table) from None
+
+
+def of_source(source: str) -> Translation:
+    """Errors of a source's server."""
+    return Translation(SourceUnreachable, SourceRefused, source)
+
+
+def connect(dsn: str, translation: Translation, **parameters: str) -> psycopg.Connection:
+    """An autocommit connection with pinned settings. Raises the translation's errors."""
+    with translation.around():
+        connection = psycopg.connect(conninfo(dsn, **parameters), autocommit=True, prepare_threshold=None)
+        if connection.info.server_version >= 170000:
+            connection.execute("SET transaction_timeout = 0")
+    # Server notices can quote rows, and nobody reads them.
+    connection.add_notice_handler(lambda _: None)
+    return connection

@@ -1,0 +1,125 @@
+"""The stream of one slot: messages in, acknowledgements out."""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from catchment.model.errors import DecodeError, SlotBusy, SourceUnreachable
+from catchment.model.lsn import Lsn
+from catchment.postgres.replication import ReplicationConnection
+
+# https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-START-REPLICATION
+_WAL_DATA = ord("w")
+_WAL_DATA_HEADER = 25
+_KEEPALIVE = struct.Struct("!cQqB")
+_STATUS = struct.Struct("!cQQQqB")
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MOST_BYTES = 4 * 2**20
+_STATUS_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Some pgoutput messages in order, then perhaps a keepalive.
+
+    ``position``: everything that the slot brings up to here has been sent; null without a keepalive.
+    ``reply_requested``: the server wants an acknowledgement at once. ``sent_at``: the server's clock at the keepalive.
+    """
+
+    messages: list[bytes]
+    position: Lsn | None = None
+    reply_requested: bool = False
+    sent_at: datetime = _EPOCH
+
+
+class Stream(Protocol):
+    """What the collect loop needs of a source."""
+
+    def receive(self, timeout: float) -> Received:
+        """What has arrived, at least one message or keepalive, or nothing after ``timeout`` seconds."""
+        ...
+
+    def acknowledge(self, until: Lsn, ask: bool = False) -> None:
+        """Tell the server that everything before ``until`` is durable here: when that is news, and on a timer.
+
+        With ``ask`` in any case, and for a keepalive in return.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class SlotStream:
+    """Streams a publication from a slot. Raises SourceUnreachable, SourceRefused, SlotBusy."""
+
+    def __init__(self, replication: ReplicationConnection, slot: str, publication: str, start: Lsn) -> None:
+        self._replication = replication
+        self._pgconn = replication.pgconn
+        self._source = replication.translation.source
+        self._acknowledged = Lsn(0)
+        self._said = 0.0
+        ((timeout,),) = replication.execute("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
+        # In milliseconds, 0 for never. The server asks at half of it, but a busy reader does not see the question.
+        self._say_every = min(_STATUS_SECONDS, int(timeout) / 3000) if int(timeout) else _STATUS_SECONDS
+        quoted = '"' + publication.replace('"', '""').replace("'", "''") + '"'
+        try:
+            replication.execute(
+                f'START_REPLICATION SLOT "{slot}" LOGICAL {start} '
+                f"(proto_version '1', publication_names '{quoted}', messages 'true')"
+            )
+        except SourceUnreachable as error:
+            if "is active for PID" in error.what:
+                raise SlotBusy(error.what, source=self._source) from None
+            raise
+
+    def receive(self, timeout: float) -> Received:
+        messages: list[bytes] = []
+        size = 0
+        waited = False
+        with self._replication.translation.around():
+            while size < _MOST_BYTES:
+                count, data = self._pgconn.get_copy_data(1)
+                if count > 0:
+                    if data[0] == _WAL_DATA:
+                        messages.append(bytes(data[_WAL_DATA_HEADER:]))
+                        size += count
+                        continue
+                    return self._keepalive(messages, bytes(data))
+                if count < 0:
+                    self._ended()
+                # Nothing whole is left in the buffer: look once more at the socket, then make do with what there is.
+                if waited or (not messages and not self._replication.wait_readable(timeout)):
+                    break
+                waited = bool(messages) and not self._replication.wait_readable(0)
+                self._pgconn.consume_input()
+        return Received(messages)
+
+    def _keepalive(self, messages: list[bytes], data: bytes) -> Received:
+        if len(data) != _KEEPALIVE.size or data[:1] != b"k":
+            raise DecodeError("neither WAL data nor a keepalive", position=0, source=self._source)
+        _, position, microseconds, reply = _KEEPALIVE.unpack(data)
+        sent_at = _EPOCH + timedelta(microseconds=microseconds)
+        return Received(messages, Lsn(position), bool(reply), sent_at)
+
+    def _ended(self) -> None:
+        """The server ended the stream: raise what it says."""
+        while (result := self._pgconn.get_result()) is not None:
+            self._replication.check(result)
+        raise SourceUnreachable("the server ended the stream", source=self._source, remedy="it is tried again")
+
+    def acknowledge(self, until: Lsn, ask: bool = False) -> None:
+        now = time.monotonic()
+        if until == self._acknowledged and not ask and now - self._said < self._say_every:
+            return
+        self._acknowledged, self._said = until, now
+        microseconds = int((time.time() - _EPOCH.timestamp()) * 1_000_000)
+        with self._replication.translation.around():
+            self._pgconn.put_copy_data(_STATUS.pack(b"r", until, until, until, microseconds, ask))
+            self._pgconn.flush()
+
+    def close(self) -> None:
+        self._replication.close()

@@ -1,0 +1,77 @@
+"""The pool lends sessions that nothing went wrong with."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from catchment.postgres.pool import Pool
+
+
+class Recorded:
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_session_is_lent_again() -> None:
+    pool = Pool[Recorded](2)
+    with pool.lend(Recorded) as first:
+        pass
+    with pool.lend(Recorded) as second:
+        assert second is first
+
+
+def test_a_session_whose_block_raised_is_closed_and_its_place_free() -> None:
+    pool = Pool[Recorded](1)
+    with pytest.raises(OSError, match="broken"), pool.lend(Recorded) as first:
+        raise OSError("broken")
+    assert first.closed
+    with pool.lend(Recorded) as second:
+        assert not second.closed
+
+
+def test_a_session_that_cannot_be_opened_does_not_take_a_place() -> None:
+    pool = Pool[Recorded](1)
+
+    def refuse() -> Recorded:
+        raise OSError("unreachable")
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="unreachable"), pool.lend(refuse):
+            pass
+    with pool.lend(Recorded):
+        pass
+
+
+def test_no_more_than_the_most_are_lent_at_a_time() -> None:
+    pool = Pool[Recorded](2)
+    lock, lent, most = threading.Lock(), 0, 0
+
+    def use(_: int) -> None:
+        nonlocal lent, most
+        for _ in range(50):
+            with pool.lend(Recorded):
+                with lock:
+                    lent += 1
+                    most = max(most, lent)
+                with lock:
+                    lent -= 1
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(use, range(6)))
+    assert most <= 2
+
+
+def test_close_also_closes_what_comes_back_later() -> None:
+    pool = Pool[Recorded](2)
+    with pool.lend(Recorded) as idle, pool.lend(Recorded) as lent:
+        pass
+    with pool.lend(Recorded) as lent:
+        pool.close()
+    assert idle.closed or lent.closed
+    assert lent.closed
