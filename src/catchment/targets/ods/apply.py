@@ -1,0 +1,251 @@
+"""Changes of one table into one relation of the ODS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+
+from catchment.changes.bag import coalesce_bag
+from catchment.changes.coalesce import coalesce
+from catchment.model.batch import META, UNCHANGED
+from catchment.model.errors import TargetRefused
+from catchment.model.table import Table
+from catchment.targets.ods.session import ALL_JOINS, OdsColumn, Session, Staging
+from catchment.wire.copytext import render
+
+_ROWS_TO_SORT = 1_000  # so that the index is walked in its order
+_BYTES_A_ROW = 128  # of a table that is read whole rather than by its index
+
+
+def apply_changes(
+    session: Session, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str
+) -> None:
+    """Bring the staging's relation from before the changes to after them. Raises TargetRefused and psycopg's errors."""
+    columns = _columns(staging, table, source)
+    if table.key:
+        _apply_keyed(session, staging, table, columns, changes)
+    else:
+        _apply_bag(session, staging, table, columns, changes, source)
+
+
+def _columns(staging: Staging, table: Table, source: str) -> list[OdsColumn]:
+    try:
+        columns = [staging.columns[column.name] for column in table.columns]
+    except KeyError as missing:
+        raise _meddled(staging, table, source, f"has no column {missing}") from None
+    if {column.name for column in staging.columns.values() if column.equals} != set(table.key):
+        raise _meddled(staging, table, source, "has another primary key")
+    return columns
+
+
+def _meddled(staging: Staging, table: Table, source: str, what: str) -> TargetRefused:
+    name = staging.relation.quoted
+    return TargetRefused(
+        f"{name} in the ODS {what}",
+        source=source,
+        table=str(table),
+        remedy=f"DROP TABLE {name} in the ODS, then `catchment backfill {source} {table}`",
+    )
+
+
+def _apply_keyed(
+    session: Session, staging: Staging, table: Table, columns: list[OdsColumn], changes: Sequence[pa.RecordBatch]
+) -> None:
+    """Net deletes first, then one MERGE that sets the key too: 1.0 and 1.00 are one key with two texts.
+
+    A staged row without a key of its own (``c``) is a delete of the one at its origin (``o``).
+    """
+    net = coalesce(table, changes)
+    key = [columns[position] for position in table.key_positions]
+    left_out = net.rows.column(UNCHANGED)
+    positions = tuple(sorted(pc.unique(pc.list_flatten(left_out)).to_numpy().tolist()))
+    moved = net.origin[0].null_count < len(net.origin[0])
+    in_order = net.rows.num_rows >= _ROWS_TO_SORT
+    statements = []
+    if positions and moved:
+        statements.append(staging.statement(("fill", positions), lambda: _fill(staging, columns, key, positions)))
+    if len(net.gone[0]):
+        _copy(session, staging, [column.origin for column in key], net.gone)
+        statements.append(staging.statement("delete gone", lambda: _delete(staging, key)))
+    if net.rows.num_rows:
+        names = [column.told for column in columns]
+        values = net.rows.columns[len(META) :]
+        if positions:
+            names.append("left_out")
+            values.append(_array_text(left_out))
+        if moved:
+            names += [column.origin for column in key]
+            values += net.origin
+        _copy(session, staging, names, values)
+        merge = staging.statement(
+            ("merge", positions, in_order), lambda: _merge(staging, columns, key, positions, in_order)
+        )
+        statements.append(merge)
+    if statements:
+        magnitude = (len(net.gone[0]) + net.rows.num_rows).bit_length()
+        joins = staging.statement(("joins", magnitude), lambda: _joins(staging, 1 << magnitude))
+        session.connection.execute(b"; ".join([joins, *statements, staging.clearing()]))
+
+
+def _joins(staging: Staging, rows: int) -> sql.Composed:
+    """Walk the key's index for each row, which the planner misjudges: it would read a large table whole for few rows.
+
+    It would also read a table that is still empty whole for each row, while that grows: small ones are hashed.
+    """
+    return sql.SQL(
+        "SELECT set_config('enable_nestloop', (NOT small)::text, true),"
+        " set_config('enable_hashjoin', small::text, true), set_config('enable_mergejoin', small::text, true)"
+        " FROM (SELECT pg_relation_size({}::regclass) < {}) AS target (small)"
+    ).format(staging.relation.quoted, rows * _BYTES_A_ROW)
+
+
+def _fill(staging: Staging, columns: list[OdsColumn], key: list[OdsColumn], positions: tuple[int, ...]) -> sql.Composed:
+    """A row whose key changes takes what was left out from its old place; without one it waits for its re-read."""
+    values = [
+        sql.SQL("{} = {}").format(_told(columns[position]), _kept(columns[position], position))
+        for position in positions
+    ]
+    take = sql.SQL("UPDATE {} s SET left_out = NULL, {} FROM {} t WHERE s.left_out IS NOT NULL AND {}").format(
+        staging.identifier, sql.SQL(", ").join(values), staging.relation.identifier, _at_origin(key)
+    )
+    drop = sql.SQL("DELETE FROM {} s WHERE s.left_out IS NOT NULL AND s.{} IS NOT NULL").format(
+        staging.identifier, _origin(key[0])
+    )
+    return take + sql.SQL("; ") + drop
+
+
+def _delete(staging: Staging, key: list[OdsColumn]) -> sql.Composed:
+    return sql.SQL("DELETE FROM {} t USING {} s WHERE s.{} IS NULL AND {}").format(
+        staging.relation.identifier, staging.identifier, _told(key[0]), _at_origin(key)
+    )
+
+
+def _merge(
+    staging: Staging, columns: list[OdsColumn], key: list[OdsColumn], left_out: tuple[int, ...], in_order: bool
+) -> sql.Composed:
+    own = sql.SQL(" AND ").join(sql.SQL("t.{} {} s.{}").format(_name(c), c.equals, _told(c)) for c in key)
+    order = sql.SQL(" ORDER BY ") + _list(_told(column) for column in key) if in_order else sql.SQL("")
+    assignments = [
+        sql.SQL("{} = {}").format(_name(column), _kept(column, position) if position in left_out else _staged(column))
+        for position, column in enumerate(columns)
+    ]
+    return sql.SQL(
+        "MERGE INTO {target} t USING (SELECT * FROM {staging} WHERE {key} IS NOT NULL{order}) s ON {own} "
+        "WHEN MATCHED THEN UPDATE SET {assignments} "
+        "WHEN NOT MATCHED AND s.left_out IS NULL THEN INSERT ({names}) VALUES ({values})"
+    ).format(
+        target=staging.relation.identifier,
+        staging=staging.identifier,
+        key=_told(key[0]),
+        order=order,
+        own=own,
+        assignments=_list(assignments),
+        names=_list(map(_name, columns)),
+        values=_list(map(_staged, columns)),
+    )
+
+
+def _apply_bag(
+    session: Session,
+    staging: Staging,
+    table: Table,
+    columns: list[OdsColumn],
+    changes: Sequence[pa.RecordBatch],
+    source: str,
+) -> None:
+    """Rows are the same when they print the same: that holds for types without an equality too (json, point, xml)."""
+    net = coalesce_bag(table, changes)
+    if net.removed.num_rows:
+        _copy(
+            session,
+            staging,
+            [*(column.told for column in columns), "copies"],
+            [*net.removed.columns, net.copies.cast(pa.string())],
+        )
+        session.connection.execute(ALL_JOINS)
+        removed = session.connection.execute(
+            sql.SQL(
+                "WITH wanted AS ("
+                " SELECT ROW({staged})::text AS image, sum(copies) AS copies FROM {staging} s GROUP BY image"
+                "), found AS ("
+                " SELECT t.ctid AS place, row_number() OVER (PARTITION BY image) AS number, copies"
+                " FROM {target} t JOIN wanted ON ROW({values})::text = image"
+                ") DELETE FROM {target} t USING found WHERE t.ctid = place AND number <= copies"
+            ).format(
+                staged=_list(map(_staged, columns)),
+                staging=staging.identifier,
+                target=staging.relation.identifier,
+                values=_list(sql.SQL("t.{}").format(_name(column)) for column in columns),
+            )
+        ).rowcount
+        if removed < pc.sum(net.copies).as_py():
+            raise TargetRefused(
+                f"{staging.relation.quoted} in the ODS lacks rows that were deleted at the source",
+                source=source,
+                table=str(table),
+                remedy=f"refill it: `catchment backfill {source} {table}`",
+            )
+        session.connection.execute(staging.clearing())
+    if net.added.num_rows:
+        _send(
+            session.connection,
+            _copy_statement(staging.relation.identifier, (column.name for column in columns)),
+            net.added.columns,
+        )
+
+
+def _copy(session: Session, staging: Staging, names: list[str], values: Sequence[pa.Array[Any]]) -> None:
+    copy = staging.statement(("copy", *names), lambda: _copy_statement(staging.identifier, names))
+    staging.filled(len(values[0]), _send(session.connection, copy, values))
+
+
+def _copy_statement(relation: sql.Identifier, names: Iterable[str]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(relation, _list(map(sql.Identifier, names)))
+
+
+def _send(connection: psycopg.Connection, statement: sql.Composed | bytes, values: Sequence[pa.Array[Any]]) -> int:
+    content = render(values)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(content)
+    return content.nbytes
+
+
+def _name(column: OdsColumn) -> sql.Identifier:
+    return sql.Identifier(column.name)
+
+
+def _told(column: OdsColumn) -> sql.Identifier:
+    return sql.Identifier(column.told)
+
+
+def _origin(column: OdsColumn) -> sql.Identifier:
+    return sql.Identifier(column.origin)
+
+
+def _staged(column: OdsColumn) -> sql.Composed:
+    return sql.SQL("s.{}").format(_told(column))
+
+
+def _kept(column: OdsColumn, position: int) -> sql.Composed:
+    """The staged value, or what the row ``t`` has where that was left out: a TOASTed value is not even read then."""
+    return sql.SQL("CASE WHEN {} = ANY (s.left_out) THEN t.{} ELSE {} END").format(
+        position, _name(column), _staged(column)
+    )
+
+
+def _at_origin(key: list[OdsColumn]) -> sql.Composed:
+    return sql.SQL(" AND ").join(sql.SQL("t.{} {} s.{}").format(_name(c), c.equals, _origin(c)) for c in key)
+
+
+def _list(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
+
+
+def _array_text(lists: pa.Array[Any]) -> pa.Array[Any]:
+    joined: Any = pc.binary_join(lists.cast(pa.list_(pa.string())), ",")
+    return cast("pa.Array[Any]", pc.binary_join_element_wise("{", joined, "}", ""))

@@ -1,0 +1,157 @@
+"""What the ODS knows of itself: how far each source has got, and which tables it has of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from catchment.model.frontier import Frontier
+from catchment.model.lsn import Lsn
+from catchment.model.table import Table
+from catchment.targets.ods.naming import Relation, shadow_relation
+
+CREATION = """
+CREATE SCHEMA catchment;
+CREATE TABLE catchment.frontier (
+    source text PRIMARY KEY, log uuid NOT NULL, "offset" bigint NOT NULL, lsn pg_lsn NOT NULL,
+    committed_at timestamptz NOT NULL);
+CREATE TABLE catchment.tables (
+    source text, oid oid, schema text, name text, shape text, current boolean NOT NULL,
+    refill text, shadow_shape text, PRIMARY KEY (source, oid));
+COMMENT ON TABLE catchment.frontier IS 'how far the ODS has got with each source';
+COMMENT ON TABLE catchment.tables IS 'private to Catchment: the tables built from each source, and refills under way';
+"""
+
+_ENTRIES = """
+SELECT oid, schema, name, shape, current, refill, shadow_shape,
+       (SELECT c.oid || '/' || c.xmin FROM pg_class c
+        WHERE c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))),
+       (SELECT c.oid || '/' || c.xmin FROM pg_class c
+        WHERE c.oid = to_regclass('catchment.' || quote_ident('shadow_' || source || '_' || t.oid)))
+FROM catchment.tables t
+WHERE source = %s AND """
+
+_SAVE = """
+INSERT INTO catchment.tables (source, oid, schema, name, shape, current, refill, shadow_shape)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (source, oid) DO UPDATE SET (schema, name, shape, current, refill, shadow_shape)
+= (excluded.schema, excluded.name, excluded.shape, excluded.current, excluded.refill, excluded.shadow_shape)
+"""
+
+_SAVE_FRONTIER = """
+INSERT INTO catchment.frontier (source, log, "offset", lsn, committed_at) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (source) DO UPDATE SET (log, "offset", lsn, committed_at)
+= (excluded.log, excluded."offset", excluded.lsn, excluded.committed_at)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A relation of the ODS that holds a version of a table.
+
+    ``stamp`` begins with the relation's oid and is another one when it is another relation or got other columns.
+    """
+
+    relation: Relation
+    shape: Table
+    stamp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One table of a source, as it is in the ODS.
+
+    ``live``: what readers see, null when there is none, also when somebody dropped it; ``current``: it takes changes.
+    ``shadow``: what the refill builds up.
+    """
+
+    oid: int
+    live: Stored | None = None
+    current: bool = False
+    shadow: Stored | None = None
+    refill: str | None = None
+
+
+class Registry:
+    """What is recorded of one source, within one transaction. The session holds the source's lock."""
+
+    def __init__(self, connection: psycopg.Connection, source: str) -> None:
+        self._connection = connection
+        self._source = source
+        self._entries: dict[int, Entry] = {}
+
+    def entry(self, oid: int) -> Entry:
+        """The table with this oid in the source; an empty entry when it has never been heard of."""
+        if oid not in self._entries:
+            found = self._select("oid = %s", oid)
+            self._entries[oid] = found[0] if found else Entry(oid)
+        return self._entries[oid]
+
+    def refilled(self, refill: str) -> list[Entry]:
+        """The tables that this refill builds up."""
+        return self._select("refill = %s ORDER BY oid", refill)
+
+    def all(self) -> list[Entry]:
+        """Every table of the source."""
+        return self._select("true ORDER BY oid")
+
+    def save(self, entry: Entry) -> None:
+        """Record what has become of the table."""
+        live, shadow = entry.live, entry.shadow
+        place = (live.relation.schema, live.relation.name, _text(live.shape)) if live else (None, None, None)
+        values = (self._source, entry.oid, *place, entry.current, entry.refill, shadow and _text(shadow.shape))
+        self._connection.execute(_SAVE, values)
+        self._entries.pop(entry.oid, None)
+
+    def forget(self) -> None:
+        """Remove all records of the source."""
+        self._connection.execute("DELETE FROM catchment.tables WHERE source = %s", (self._source,))
+        self._connection.execute("DELETE FROM catchment.frontier WHERE source = %s", (self._source,))
+        self._entries.clear()
+
+    def outdate(self) -> None:
+        """No table takes changes any more until a refill brings it anew."""
+        self._connection.execute("UPDATE catchment.tables SET current = false WHERE source = %s", (self._source,))
+        self._entries.clear()
+
+    def frontier(self) -> Frontier | None:
+        return read_frontier(self._connection, self._source)
+
+    def save_frontier(self, frontier: Frontier) -> None:
+        lsn = str(frontier.lsn)
+        values = (self._source, frontier.log, frontier.offset, lsn, frontier.committed_at)
+        self._connection.execute(_SAVE_FRONTIER, values, prepare=True)
+
+    def _select(self, condition: str, *values: object) -> list[Entry]:
+        rows = self._connection.execute(_ENTRIES + condition, (self._source, *values), prepare=True).fetchall()
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: Sequence[Any]) -> Entry:
+        oid, schema, name, shape, current, refill, shadow_shape, live_stamp, shadow_stamp = row
+        live = Stored(Relation(schema, name), _table(shape), live_stamp) if live_stamp else None
+        shadow = None
+        if shadow_stamp and shadow_shape:
+            shadow = Stored(shadow_relation(self._source, oid), _table(shadow_shape), shadow_stamp)
+        return Entry(oid, live, current, shadow, refill)
+
+
+def read_frontier(connection: psycopg.Connection, source: str) -> Frontier | None:
+    """How far the ODS has got with the source."""
+    row = connection.execute(
+        'SELECT log, "offset", lsn::text, committed_at FROM catchment.frontier WHERE source = %s',
+        (source,),
+        prepare=True,
+    ).fetchone()
+    return Frontier(row[0], row[1], Lsn.parse(row[2]), row[3]) if row else None
+
+
+def _text(table: Table) -> str:
+    return json.dumps(table.to_json())
+
+
+def _table(shape: str) -> Table:
+    return Table.from_json(json.loads(shape))

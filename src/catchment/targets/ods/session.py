@@ -1,0 +1,213 @@
+"""One connection to the ODS, with the staging tables that live in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import psycopg
+from psycopg import sql
+
+from catchment.model.errors import TargetRefused
+from catchment.model.table import Table
+from catchment.postgres.connection import Translation, connect
+from catchment.targets.ods.naming import Relation
+from catchment.targets.ods.registry import CREATION
+
+_OLDEST_SERVER = 15_00_00  # MERGE
+_LOCK = 0x0CA7C43E  # of what is ours among advisory locks
+_ONLY_WHEN_ASKED = 1 << 30  # executions after which psycopg prepares a statement by itself
+_MOST_STAGINGS = 200
+_MOST_STATEMENTS = 100
+_ROWS_TO_TRUNCATE = 4_000
+_BYTES_TO_TRUNCATE = 4 << 20
+
+ALL_JOINS = sql.SQL("SET LOCAL enable_nestloop = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; ")
+"""Before a statement that compares whole tables."""
+
+# What equality means for a key is what its index says: citext, for one, has operators of its own.
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), key.schema, key.operator
+FROM pg_attribute a LEFT JOIN (
+    SELECT i.indrelid, part.attnum, n.nspname AS schema, o.oprname AS operator
+    FROM pg_index i
+    CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) AS part (attnum, opclass)
+    JOIN pg_opclass c ON c.oid = part.opclass
+    JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
+                  AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
+    JOIN pg_operator o ON o.oid = m.amopopr
+    JOIN pg_namespace n ON n.oid = o.oprnamespace
+    WHERE i.indisprimary
+) key ON key.indrelid = a.attrelid AND key.attnum = a.attnum
+WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OdsColumn:
+    """A column of a table in the ODS: its place among the others, its type, and equality if the key has it."""
+
+    position: int
+    name: str
+    type: sql.SQL
+    equals: sql.Composed | None
+
+    @property
+    def told(self) -> str:
+        """The staging column with the value."""
+        return f"c{self.position}"
+
+    @property
+    def origin(self) -> str:
+        """The staging column with the part of the key under which the ODS knows the row."""
+        return f"o{self.position}"
+
+
+class Staging:
+    """Where changes of one table of the ODS wait for the statement that applies them.
+
+    A temporary table: ``c0 c1 …`` have the types of the table's columns, ``o0 o1 …`` those of its key's columns.
+    """
+
+    def __init__(self, name: str, relation: Relation, columns: dict[str, OdsColumn]) -> None:
+        self.identifier = sql.Identifier("pg_temp", name)
+        self.relation = relation
+        self.columns = columns
+        self._statements: dict[Hashable, bytes] = {}
+        self._rows = 0
+        self._bytes = 0
+
+    def statement(self, which: Hashable, compose: Callable[[], sql.Composable]) -> bytes:
+        """The statement that ``compose`` makes, kept: composing takes longer than applying a few rows."""
+        if which not in self._statements:
+            if len(self._statements) >= _MOST_STATEMENTS:
+                self._statements.clear()
+            self._statements[which] = compose().as_bytes(None)
+        return self._statements[which]
+
+    def filled(self, rows: int, size: int) -> None:
+        """Take note of what was put in."""
+        self._rows += rows
+        self._bytes += size
+
+    def clearing(self) -> bytes:
+        """The statement that empties it.
+
+        DELETE is several times cheaper for a few rows, but the place is not used again and each scan reads over it.
+        """
+        if self._rows < _ROWS_TO_TRUNCATE and self._bytes < _BYTES_TO_TRUNCATE:
+            return self.statement("delete all", lambda: sql.SQL("DELETE FROM {}").format(self.identifier))
+        self._rows = self._bytes = 0
+        return self.statement("truncate", lambda: sql.SQL("TRUNCATE {}").format(self.identifier))
+
+
+class Session:
+    """A connection with the staging tables that it has made; good for nothing once a block on it failed."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self.connection = connection
+        self._stagings: dict[tuple[Relation, str, Table], Staging] = {}
+        self._made = 0
+
+    @classmethod
+    def open(cls, dsn: str, translation: Translation) -> Self:
+        """Connect and see that the ODS is ready to be written to. Raises the translation's errors and TargetRefused."""
+        connection = connect(dsn, translation)
+        try:
+            with translation.around():
+                _prepare(connection, translation.source)
+        except BaseException:
+            connection.close()
+            raise
+        connection.prepare_threshold = _ONLY_WHEN_ASKED
+        return cls(connection)
+
+    def begin(self, source: str) -> None:
+        """Begin a transaction that no other one for the same source runs beside."""
+        self.connection.execute(
+            sql.SQL(
+                "BEGIN; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; "
+                "SELECT pg_advisory_xact_lock({}, hashtext({}))"
+            ).format(_LOCK, source)
+        )
+
+    def staging(self, relation: Relation, stamp: str, table: Table) -> Staging:
+        """An empty staging table for changes of this version of a table; its columns follow the relation's."""
+        key = (relation, stamp, table)
+        staging = self._stagings.pop(key, None) or self._make(relation, stamp)
+        self._stagings[key] = staging
+        if len(self._stagings) > _MOST_STAGINGS:
+            oldest = self._stagings.pop(next(iter(self._stagings)))
+            self.connection.execute(sql.SQL("DROP TABLE {}").format(oldest.identifier))
+        return staging
+
+    def _make(self, relation: Relation, stamp: str) -> Staging:
+        columns = read_columns(self.connection, stamp)
+        self._made += 1
+        staging = Staging(f"staging_{self._made}", relation, columns)
+        definitions: list[sql.Composable] = [sql.SQL("left_out int2[], copies int8")]
+        for column in columns.values():
+            definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.told), column.type))
+            if column.equals:
+                definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.origin), column.type))
+        self.connection.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(staging.identifier, sql.SQL(", ").join(definitions))
+        )
+        return staging
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def read_columns(connection: psycopg.Connection, stamp: str) -> dict[str, OdsColumn]:
+    """The columns, by name, of the table that has this stamp in the registry."""
+    found = connection.execute(_COLUMNS, (stamp.partition("/")[0],)).fetchall()
+    return {
+        name: OdsColumn(position, name, sql.SQL(type_), operator and _operator(schema, operator))
+        for position, (name, type_, schema, operator) in enumerate(found)
+    }
+
+
+@contextlib.contextmanager
+def creating_schema(connection: psycopg.Connection, source: str | None) -> Iterator[None]:
+    """Say what to grant when a schema may not be created."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+            sql.Identifier(connection.info.dbname), sql.Identifier(connection.info.user)
+        )
+        raise TargetRefused(
+            f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})",
+            source=source,
+            remedy=f"in the ODS: {grant.as_string(None)}",
+        ) from None
+
+
+def _operator(schema: str, name: str) -> sql.Composed:
+    # An operator is made of characters that need no quotes.
+    return sql.SQL("OPERATOR({}.{})").format(sql.Identifier(schema), sql.SQL(name))
+
+
+def _prepare(connection: psycopg.Connection, source: str | None) -> None:
+    if connection.info.server_version < _OLDEST_SERVER:
+        raise TargetRefused(
+            f"the ODS runs PostgreSQL {connection.info.server_version // 10000}",
+            source=source,
+            remedy="use PostgreSQL 15 or later for the ODS",
+        )
+    if connection.info.parameter_status("server_encoding") != "UTF8":
+        raise TargetRefused(
+            "the encoding of the ODS database cannot hold every character",
+            source=source,
+            remedy="create it with ENCODING 'UTF8'",
+        )
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_LOCK,))
+        (created,) = connection.execute("SELECT to_regclass('catchment.tables') IS NOT NULL").fetchone() or (False,)
+        if not created:
+            with creating_schema(connection, source):
+                connection.execute(CREATION)

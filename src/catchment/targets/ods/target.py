@@ -1,0 +1,97 @@
+"""The operational data store: every source's tables as they are there, in one PostgreSQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import psycopg
+from psycopg import sql
+
+from catchment.model.batch import Batch
+from catchment.model.errors import TargetRefused, TargetUnreachable
+from catchment.model.frontier import Frontier
+from catchment.postgres.connection import Translation
+from catchment.postgres.pool import Pool
+from catchment.targets.base import Pace
+from catchment.targets.ods.naming import live_relation
+from catchment.targets.ods.registry import Registry, read_frontier
+from catchment.targets.ods.session import Session
+from catchment.targets.ods.transaction import Transaction
+
+
+class OdsTarget:
+    """A target that many threads may use, each for its own source; ``datasets`` says where a source's rows land."""
+
+    scope: Literal["source"] = "source"
+
+    def __init__(
+        self,
+        dsn: str,
+        datasets: Mapping[str, str],
+        name: str = "ods",
+        most_connections: int = 4,
+        pace: Pace = Pace(0, 64 << 20),  # noqa: B008 -- a frozen value
+    ) -> None:
+        self.name = name
+        self.pace = pace
+        self._dsn = dsn
+        self._datasets = datasets
+        self._sessions = Pool[Session](most_connections)
+
+    def frontier(self, source: str) -> Frontier | None:
+        """Read from ``catchment.frontier``. Raises TargetUnreachable, TargetRefused."""
+        translation = _translation(source)
+        with translation.around(), self._lend(translation) as session:
+            return read_frontier(session.connection, source)
+
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+        """All in one transaction, but for one thing: what comes before a table appears is committed first.
+
+        Raises TargetUnreachable, TargetRefused; nothing is half done then.
+        """
+        translation = _translation(source)
+        with translation.around(), self._lend(translation) as session:
+            transaction = Transaction(session, source, self._datasets[source], translation)
+            for frontier, batch in batches:
+                transaction.take(frontier, batch)
+            transaction.commit()
+
+    def forget(self, source: str) -> None:
+        """Drop the source's tables, its schemas if nothing else is in them, and all records of it.
+
+        Raises TargetUnreachable, and TargetRefused when something, such as a view, depends on a table.
+        """
+        translation = _translation(source)
+        with translation.around(), self._lend(translation) as session:
+            session.begin(source)
+            registry = Registry(session.connection, source)
+            stored = [one for entry in registry.all() for one in (entry.live, entry.shadow) if one]
+            schemas = {live_relation(source, self._datasets[source], one.shape).schema for one in stored}
+            if stored:
+                tables = sql.SQL(", ").join(one.relation.identifier for one in stored)
+                session.connection.execute(sql.SQL("DROP TABLE {}").format(tables))
+            for schema in sorted(schemas):
+                _drop_if_empty(session.connection, schema)
+            registry.forget()
+            session.connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the connections, those in use when they are done."""
+        self._sessions.close()
+
+    def _lend(self, translation: Translation) -> AbstractContextManager[Session]:
+        return self._sessions.lend(lambda: Session.open(self._dsn, translation))
+
+
+def _translation(source: str) -> Translation:
+    return Translation(TargetUnreachable, TargetRefused, source)
+
+
+def _drop_if_empty(connection: psycopg.Connection, schema: str) -> None:
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(schema)))
+    except psycopg.errors.DependentObjectsStillExist:
+        return  # people keep things of their own there

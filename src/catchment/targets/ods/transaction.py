@@ -1,0 +1,226 @@
+"""One transaction in the ODS: batches in, rows and frontier out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import sql
+
+from catchment.model.batch import (
+    SEQ,
+    Batch,
+    Event,
+    Message,
+    RefillFinished,
+    RefillStarted,
+    SchemaChanged,
+    TableRows,
+    Truncated,
+)
+from catchment.model.errors import TargetRefused
+from catchment.model.frontier import Frontier
+from catchment.model.table import Table
+from catchment.postgres.connection import Translation
+from catchment.targets.ods import shapes
+from catchment.targets.ods.apply import apply_changes
+from catchment.targets.ods.changeover import change_over, wait_for_old_snapshots
+from catchment.targets.ods.naming import Relation, live_relation, shadow_relation
+from catchment.targets.ods.registry import Entry, Registry, Stored
+from catchment.targets.ods.session import Session, creating_schema
+
+_MOST_ROWS = 1 << 16
+_MOST_BYTES = 16 << 20
+
+
+@dataclass(slots=True)
+class _Held:
+    """Rows of one version of a table that wait to be applied together."""
+
+    table: Table
+    rows: list[TableRows] = field(default_factory=list)
+
+
+class Transaction:
+    """What one ``apply`` does to the ODS: nothing is visible before ``commit``.
+
+    Rows are held until some 64k rows or 16 MB have come, or an event: memory stays bounded however large a source's
+    transaction is.
+    """
+
+    def __init__(self, session: Session, source: str, dataset: str, translation: Translation) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._source = source
+        self._dataset = dataset
+        self._translation = translation
+        self._held: dict[int, _Held] = {}
+        self._held_rows = 0
+        self._held_bytes = 0
+        self._position: Frontier | None = None
+        self._begun_at: Frontier | None = None
+        self._begin()
+
+    def take(self, frontier: Frontier, batch: Batch) -> None:
+        """Take in a batch, unless the ODS has it already."""
+        if self._has(frontier):
+            return
+        if self._lets_tables_appear(batch.events):
+            self.commit()
+            wait_for_old_snapshots(self._connection, self._source)
+            self._begin()
+            if self._has(frontier):
+                return
+        if self._position is None or not self._position.precedes(frontier):
+            self._lose_track()
+        for event in batch.events:
+            self._happen(event)
+        for rows in batch.rows:
+            self._hold(rows)
+        self._position = frontier
+
+    def commit(self) -> None:
+        """Make all that was taken durable, together with the frontier."""
+        self._flush()
+        if self._position is not None and self._position != self._begun_at:
+            self._registry.save_frontier(self._position)
+        self._connection.execute("COMMIT")
+
+    def _begin(self) -> None:
+        self._session.begin(self._source)
+        self._registry = Registry(self._connection, self._source)
+        self._begun_at = self._position = self._registry.frontier()
+
+    def _has(self, frontier: Frontier) -> bool:
+        return self._position is not None and self._position.covers(frontier)
+
+    def _lose_track(self) -> None:
+        """Changes are missing: tables stay as they are until a refill, and what a refill has begun is void."""
+        self._flush()
+        self._registry.outdate()
+        for entry in self._registry.all():
+            if entry.shadow:
+                shapes.drop(self._connection, entry.shadow.relation)
+                self._registry.save(replace(entry, shadow=None, refill=None))
+
+    def _lets_tables_appear(self, events: Iterable[Event]) -> bool:
+        return any(
+            entry.live is None and entry.shadow is not None
+            for event in events
+            if isinstance(event, RefillFinished)
+            for entry in self._registry.refilled(event.refill)
+        )
+
+    def _happen(self, event: Event) -> None:
+        if isinstance(event, Message):
+            return
+        self._flush()
+        match event:
+            case SchemaChanged(table):
+                with self._translation.around(str(table)):
+                    self._reshape(table)
+            case Truncated(tables):
+                for table in tables:
+                    self._empty(self._registry.entry(table.oid))
+            case RefillStarted(refill, tables):
+                for table in tables:
+                    with self._translation.around(str(table)):
+                        self._begin_shadow(refill, table)
+            case RefillFinished(refill):
+                change_over(
+                    self._connection, self._registry, self._source, self._dataset, self._registry.refilled(refill)
+                )
+
+    def _reshape(self, table: Table) -> None:
+        entry = self._registry.entry(table.oid)
+        live, shadow, connection = entry.live, entry.shadow, self._connection
+        if live and entry.current:
+            shapes.adapt_live(connection, self._source, live.relation, live.shape, table)
+            self._registry.save(entry := replace(entry, live=Stored(live.relation, table)))
+        if shadow:
+            if shapes.differs(connection, shadow.shape, table):
+                # Such a change restarts the table's refill.
+                shapes.drop(connection, shadow.relation)
+                self._registry.save(replace(entry, shadow=None, refill=None))
+            else:
+                shapes.adapt(connection, shadow.relation, shadow.shape, table)
+                self._registry.save(replace(entry, shadow=Stored(shadow.relation, table)))
+
+    def _empty(self, entry: Entry) -> None:
+        live = entry.live if entry.current else None
+        for stored in filter(None, (live, entry.shadow)):
+            # TRUNCATE would empty the table for older snapshots too.
+            self._connection.execute(sql.SQL("DELETE FROM {}").format(stored.relation.identifier))
+
+    def _begin_shadow(self, refill: str, table: Table) -> None:
+        entry = self._registry.entry(table.oid)
+        if entry.shadow:
+            shapes.drop(self._connection, entry.shadow.relation)
+        if entry.live is None:
+            self._make_room(live_relation(self._source, self._dataset, table), table)
+        shadow = shadow_relation(self._source, table.oid)
+        shapes.create(self._connection, shadow, table)
+        self._registry.save(replace(entry, shadow=Stored(shadow, table), refill=refill))
+
+    def _make_room(self, live: Relation, table: Table) -> None:
+        """See early that the table will be able to appear."""
+        found = self._connection.execute(
+            "SELECT to_regnamespace(%s), to_regclass(%s)", (sql.Identifier(live.schema).as_string(None), live.quoted)
+        ).fetchone()
+        if found == (None, None):
+            with creating_schema(self._connection, self._source):
+                self._connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(live.schema)))
+        elif found and found[1] is not None:
+            raise TargetRefused(
+                f"{live.quoted} is already there in the ODS and was not made by Catchment for this source",
+                source=self._source,
+                table=str(table),
+                remedy="rename or drop it",
+            )
+
+    def _hold(self, rows: TableRows) -> None:
+        held = self._held.setdefault(rows.table.oid, _Held(rows.table))
+        if held.table != rows.table:
+            self._flush()
+            held = self._held.setdefault(rows.table.oid, _Held(rows.table))
+        held.rows.append(rows)
+        self._held_rows += rows.data.num_rows
+        self._held_bytes += rows.data.nbytes
+        if self._held_rows >= _MOST_ROWS or self._held_bytes >= _MOST_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        for held in self._held.values():
+            with self._translation.around(str(held.table)):
+                self._apply(held.table, held.rows)
+        self._held = {}
+        self._held_rows = self._held_bytes = 0
+
+    def _apply(self, table: Table, rows: Sequence[TableRows]) -> None:
+        """What came out of the stream goes to the live table and the shadow, a refill's rows to its shadow alone."""
+        entry = self._registry.entry(table.oid)
+        streamed = [one.data for one in rows if one.refill is None]
+        if entry.live and entry.current and streamed:
+            self._apply_to(entry.live, table, streamed)
+        if entry.shadow:
+            told = [one.data for one in rows if one.refill in (None, entry.refill)]
+            self._apply_to(entry.shadow, table, told)
+
+    def _apply_to(self, stored: Stored, table: Table, changes: list[pa.RecordBatch]) -> None:
+        staging = self._session.staging(stored.relation, stored.stamp, table)
+        apply_changes(self._session, staging, table, _in_order(changes), self._source)
+
+
+def _in_order(changes: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The changes by ``_seq``: within a batch a refill's rows can stand beside the stream's."""
+    if len(changes) < 2:
+        return changes
+    seq = np.concatenate([change.column(SEQ).to_numpy() for change in changes])
+    if np.all(seq[1:] >= seq[:-1]):
+        return changes
+    whole = pa.Table.from_batches(changes).combine_chunks()
+    order = pc.array_sort_indices(pa.array(np.argsort(seq, kind="stable")))
+    return whole.take(order).to_batches()

@@ -1,0 +1,161 @@
+"""The ODS when things go wrong, or happen at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from ods_batches import Ods, Source, table
+
+from catchment.demo.cluster import Cluster
+from catchment.model.batch import Batch
+from catchment.model.errors import TargetRefused, TargetUnreachable
+from catchment.model.frontier import Frontier
+from catchment.targets.ods.target import OdsTarget
+
+pytestmark = pytest.mark.server_versions
+
+ACCOUNTS = table("accounts", "id int4", "name text")
+
+
+@pytest.fixture
+def ods(ods_database: str) -> Iterator[Ods]:
+    ods = Ods(ods_database)
+    yield ods
+    ods.connection.close()
+
+
+@pytest.fixture
+def target(ods_database: str) -> Iterator[OdsTarget]:
+    target = OdsTarget(ods_database, {f"s{n}": f"s{n}" for n in range(6)}, most_connections=3)
+    yield target
+    target.close()
+
+
+def test_sources_apply_at_the_same_time(ods: Ods, target: OdsTarget) -> None:
+    def deliver(number: int) -> None:
+        source = Source(target, f"s{number}")
+        source.load(ACCOUNTS, ("0", "first"))
+        for at in range(1, 20):
+            source.change(ACCOUNTS, ("c", str(at), "x"), ("d", str(at - 1)))
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(deliver, range(6)))
+    for number in range(6):
+        assert ods.rows(f"s{number}.accounts") == ["(19,x)"]
+    (sessions,) = ods.connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'catchment'"
+    ).fetchone() or (0,)
+    assert sessions <= 3
+
+
+def test_several_processes_make_the_ods_ready_at_the_same_time(ods: Ods) -> None:
+    targets = [OdsTarget(ods.dsn, {}) for _ in range(4)]
+    start = threading.Barrier(4)
+
+    def first_use(target: OdsTarget) -> Frontier | None:
+        start.wait()
+        return target.frontier("s0")
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(first_use, targets)) == [None] * 4
+    for target in targets:
+        target.close()
+
+
+def test_two_deliveries_of_the_same_source_do_not_double_anything(ods: Ods, target: OdsTarget) -> None:
+    facts = table("facts", "n int4", key=())
+    source = Source(target, "s0")
+    source.load(facts)
+    batches = [source.batch(source.rows(facts, [("c", str(n))])) for n in range(30)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: [target.apply("s0", batches[: at + 1]) for at in range(30)], range(2)))
+    assert ods.one("SELECT array_agg(n ORDER BY n)::text FROM s0.facts") == f"{{{','.join(map(str, range(30)))}}}"
+
+
+def test_a_connection_that_is_killed_leaves_nothing_half_done(ods: Ods, target: OdsTarget) -> None:
+    source = Source(target, "s0")
+    source.load(ACCOUNTS, ("1", "ann"))
+    before = target.frontier("s0")
+    # More than one flush, so that rows have been written when the connection goes.
+    many = source.batch(source.rows(ACCOUNTS, [("c", str(n), "x") for n in range(10, 70_000)]), ends=False)
+    last = source.batch(source.rows(ACCOUNTS, [("d", "1")]))
+
+    def cut() -> Iterator[tuple[Frontier, Batch]]:
+        yield many
+        killed = ods.connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'catchment'"
+        ).fetchall()
+        assert killed
+        yield last
+
+    with pytest.raises(TargetUnreachable) as caught:
+        target.apply("s0", cut())
+    assert caught.value.retry
+    assert caught.value.source == "s0"
+    assert ods.rows("s0.accounts") == ["(1,ann)"]
+    assert target.frontier("s0") == before
+    source.apply(many, last)
+    assert ods.one("SELECT count(*) FROM s0.accounts") == 69_990
+
+
+def test_an_error_in_the_middle_leaves_nothing_half_done(ods: Ods, target: OdsTarget) -> None:
+    source = Source(target, "s0")
+    source.load(ACCOUNTS, ("1", "ann"))
+    with pytest.raises(TargetRefused) as caught:
+        source.change(ACCOUNTS, ("d", "1"), ("c", "canary", "x"))
+    assert caught.value.table == "public.accounts"
+    assert "canary" not in str(caught.value)
+    assert ods.rows("s0.accounts") == ["(1,ann)"]
+
+
+def test_a_log_that_breaks_while_it_is_read_leaves_nothing_half_done(ods: Ods, target: OdsTarget) -> None:
+    source = Source(target, "s0")
+    source.load(ACCOUNTS)
+    first = source.batch(source.rows(ACCOUNTS, [("c", "1", "ann")]))
+
+    def broken() -> Iterator[tuple[Frontier, Batch]]:
+        yield first
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        target.apply("s0", broken())
+    assert ods.rows("s0.accounts") == []
+    source.apply(first)
+    assert ods.rows("s0.accounts") == ["(1,ann)"]
+
+
+def test_a_missing_privilege_is_named_with_the_grant_that_helps(ods: Ods) -> None:
+    role = "clerk_" + str(ods.one("SELECT current_database()"))
+    ods.execute(f"CREATE ROLE {role} LOGIN")
+    target = OdsTarget(f"{ods.dsn} user={role}", {})
+    with pytest.raises(TargetRefused, match=f'GRANT CREATE ON DATABASE "ods_[0-9]+" TO "{role}"'):
+        target.frontier("s0")
+    ods.execute(f"DROP ROLE {role}")
+
+
+def test_a_schema_name_that_postgresql_would_cut_is_refused(target: OdsTarget) -> None:
+    source = Source(target, "s0")
+    with pytest.raises(TargetRefused, match="longer than 63 bytes"):
+        source.begin("r1", table("t", "id int4", schema="é" * 31))
+
+
+def test_an_ods_that_cannot_hold_every_character_is_refused(
+    database_factory: Callable[..., str], ods_cluster: Cluster
+) -> None:
+    dsn = database_factory(ods_cluster, "ods", "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    with pytest.raises(TargetRefused, match="ENCODING 'UTF8'"):
+        OdsTarget(dsn, {}).frontier("s0")
+
+
+def test_a_transaction_left_open_by_a_reader_delays_a_new_column_only(ods: Ods, target: OdsTarget) -> None:
+    source = Source(target, "s0")
+    source.load(ACCOUNTS, ("1", "ann"))
+    with psycopg.connect(ods.dsn) as reader:
+        reader.execute("SELECT FROM s0.accounts")
+        source.change(ACCOUNTS, ("u", "1", "anne"))
+    assert ods.rows("s0.accounts") == ["(1,anne)"]

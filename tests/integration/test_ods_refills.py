@@ -1,0 +1,327 @@
+"""Refills: shadows, and their change-over into what readers see."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from uuid import uuid4
+
+import psycopg
+import pytest
+from ods_batches import Ods, Source, reshaped, table
+
+from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
+from catchment.model.errors import TargetRefused, TargetUnreachable
+from catchment.targets.ods import changeover
+from catchment.targets.ods.target import OdsTarget
+
+pytestmark = pytest.mark.server_versions
+
+ACCOUNTS = table("accounts", "id int4", "name text")
+ORDERS = table("orders", "id int4", "total numeric", schema="sales")
+FACTS = table("facts", "n int4", key=())
+
+
+@pytest.fixture
+def ods(ods_database: str) -> Iterator[Ods]:
+    ods = Ods(ods_database)
+    yield ods
+    ods.connection.close()
+
+
+@pytest.fixture
+def source(ods_database: str) -> Iterator[Source]:
+    target = OdsTarget(ods_database, {"orders": "orders", "stock": "stock"})
+    yield Source(target)
+    target.close()
+
+
+def test_a_first_load_appears_whole_with_what_the_stream_brought_meanwhile(ods: Ods, source: Source) -> None:
+    source.begin("r1", ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    source.begin("r1", ORDERS, ("1", "1.50"))
+    source.change(ACCOUNTS, ("u", "1", "anne"), ("c", "3", "cid"))
+    assert not ods.exists("orders.accounts")
+    source.finish("r1")
+    assert ods.rows("orders.accounts") == ["(1,anne)", "(2,bob)", "(3,cid)"]
+    assert ods.rows("orders__sales.orders") == ["(1,1.50)"]
+    assert ods.one("SELECT count(*) FROM pg_class WHERE relname LIKE 'shadow%'") == 0
+    index = "SELECT conname FROM pg_constraint WHERE conrelid = 'orders.accounts'::regclass AND contype = 'p'"
+    assert ods.one(index) == "accounts_pkey"
+    source.change(ACCOUNTS, ("d", "1"))
+    assert ods.rows("orders.accounts") == ["(2,bob)", "(3,cid)"]
+
+
+def test_rows_of_the_refill_and_of_the_stream_in_one_batch_are_taken_by_their_order(ods: Ods, source: Source) -> None:
+    source.begin("r1", ACCOUNTS)
+    earlier = source.rows(ACCOUNTS, [("c", "1", "old"), ("d", "2")])
+    read = source.rows(ACCOUNTS, [("r", "1", "read"), ("r", "2", "read")], "r1")
+    later = source.rows(ACCOUNTS, [("u", "2", "new")])
+    source.apply(source.batch(later, read, earlier))
+    source.finish("r1")
+    assert ods.rows("orders.accounts") == ["(1,read)", "(2,new)"]
+
+
+@pytest.mark.parametrize("shape", [ACCOUNTS, FACTS], ids=["keyed", "bag"])
+def test_a_refill_brings_a_live_table_that_drifted_back(ods: Ods, source: Source, shape: object) -> None:
+    if shape is FACTS:
+        source.load(FACTS, ("1",), ("2",), ("2",))
+        ods.execute("DELETE FROM orders.facts WHERE n = 1; INSERT INTO orders.facts VALUES (9)")
+        source.load(FACTS, ("1",), ("2",), ("2",))
+        assert ods.rows("orders.facts") == ["(1)", "(2)", "(2)"]
+        return
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"), ("3", "cid"))
+    ods.execute("CREATE VIEW public.seen AS SELECT * FROM orders.accounts")
+    untouched = ods.one("SELECT xmin::text FROM orders.accounts WHERE id = 1")
+    ods.execute("DELETE FROM orders.accounts WHERE id = 2; INSERT INTO orders.accounts VALUES (9, 'zoe')")
+    ods.execute("UPDATE orders.accounts SET name = 'x' WHERE id = 3")
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"), ("3", "cid"))
+    assert ods.rows("public.seen") == ["(1,ann)", "(2,bob)", "(3,cid)"]
+    assert ods.one("SELECT xmin::text FROM orders.accounts WHERE id = 1") == untouched
+
+
+def test_a_refill_changes_values_that_are_equal_but_not_the_same(ods: Ods, source: Source) -> None:
+    source.load(ORDERS, ("1", "1.0"))
+    source.load(ORDERS, ("1", "1.00"))
+    assert ods.rows("orders__sales.orders") == ["(1,1.00)"]
+
+
+def test_a_live_table_takes_changes_while_it_is_refilled(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.begin("r2", ACCOUNTS, ("1", "ann"))
+    source.change(ACCOUNTS, ("c", "2", "bob"))
+    assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
+    source.truncate(ACCOUNTS)
+    source.change(ACCOUNTS, ("c", "3", "cid"))
+    assert ods.rows("orders.accounts") == ["(3,cid)"]
+    source.finish("r2")
+    assert ods.rows("orders.accounts") == ["(3,cid)"]
+
+
+def test_a_refill_that_starts_again_starts_empty(ods: Ods, source: Source) -> None:
+    source.begin("r1", ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    source.begin("r1", ACCOUNTS, ("2", "bob"))
+    source.finish("r1")
+    assert ods.rows("orders.accounts") == ["(2,bob)"]
+
+
+def test_rows_of_a_refill_that_another_one_replaced_are_ignored(ods: Ods, source: Source) -> None:
+    source.begin("r1", ACCOUNTS, ("1", "ann"))
+    source.begin("r2", ACCOUNTS, ("2", "bob"))
+    source.apply(source.batch(source.rows(ACCOUNTS, [("r", "3", "cid")], "r1")))
+    source.finish("r1")
+    assert not ods.exists("orders.accounts")
+    source.finish("r2")
+    assert ods.rows("orders.accounts") == ["(2,bob)"]
+
+
+@pytest.mark.parametrize("gap", ["offset", "log"])
+def test_after_a_gap_tables_stay_as_they_are_until_a_refill(ods: Ods, source: Source, gap: str) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.begin("r2", ACCOUNTS, ("1", "half"))
+    if gap == "offset":
+        source.offset += 5
+    else:
+        source.log = uuid4()
+    source.change(ACCOUNTS, ("u", "1", "anne"), ("c", "2", "bob"))
+    source.truncate(ACCOUNTS)
+    source.finish("r2")
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+    source.begin("r3", ACCOUNTS, ("2", "bob"))
+    source.change(ACCOUNTS, ("c", "3", "cid"))
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+    source.finish("r3")
+    source.change(ACCOUNTS, ("c", "4", "dan"))
+    assert ods.rows("orders.accounts") == ["(2,bob)", "(3,cid)", "(4,dan)"]
+
+
+def test_a_reader_with_an_old_snapshot_never_sees_a_half_filled_table(ods: Ods, source: Source) -> None:
+    source.begin("r1", ACCOUNTS, ("1", "ann"))
+    with psycopg.connect(ods.dsn) as reader, ThreadPoolExecutor(1) as worker:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")
+        source.change(ACCOUNTS, ("c", "2", "bob"))
+        finish = worker.submit(source.finish, "r1")
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            found = reader.execute("SELECT to_regclass('orders.accounts')").fetchone()
+            assert found == (None,)
+        assert not finish.done()
+        reader.rollback()
+        finish.result(timeout=30)
+    assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
+
+
+def test_a_snapshot_that_sees_all_rows_does_not_hold_the_table_back(ods: Ods, source: Source) -> None:
+    source.begin("r1", ACCOUNTS, ("1", "ann"))
+    with psycopg.connect(ods.dsn) as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")
+        source.finish("r1")
+        assert reader.execute("SELECT t::text FROM orders.accounts t").fetchall() == [("(1,ann)",)]
+
+
+def test_an_old_snapshot_that_stays_is_named_and_the_change_over_is_retried(
+    ods: Ods, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changeover, "_PATIENCE", 0.1)
+    with psycopg.connect(ods.dsn) as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")
+        source.begin("r1", ACCOUNTS, ("1", "ann"))
+        finished = source.batch(RefillFinished("r1"))
+        with pytest.raises(TargetUnreachable, match=f"pid {reader.info.backend_pid}"):
+            source.apply(finished)
+    source.apply(finished)
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+
+
+def test_readers_see_all_tables_of_a_refill_change_at_once(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("0", "0"))
+    source.begin("first", ORDERS, ("0", "0"))
+    source.finish("first")
+    stop = threading.Event()
+
+    def watch() -> set[object]:
+        seen = set()
+        with psycopg.connect(ods.dsn, autocommit=True) as reader:
+            while not stop.is_set():
+                found = reader.execute(
+                    "SELECT array_agg(name), (SELECT array_agg(total::text) FROM orders__sales.orders)"
+                    " FROM orders.accounts"
+                ).fetchone()
+                seen.add(repr(found))
+        return seen
+
+    with ThreadPoolExecutor(1) as worker:
+        watching = worker.submit(watch)
+        for generation in map(str, range(1, 6)):
+            source.begin(generation, ACCOUNTS, (generation, generation))
+            source.begin(generation, ORDERS, (generation, generation))
+            source.finish(generation)
+        stop.set()
+        seen = watching.result()
+    assert seen <= {repr(([str(n)], [str(n)])) for n in range(6)}
+
+
+def test_columns_are_added_renamed_swapped_and_replaced(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    ods.execute("CREATE VIEW public.seen AS SELECT * FROM orders.accounts")
+    number, name = ACCOUNTS.columns
+    wider = reshaped(ACCOUNTS, number, name, "note varchar%14")
+    source.apply(source.batch(SchemaChanged(wider), source.rows(wider, [("u", "1", "ann", "n"), ("c", "2", "b", "m")])))
+    assert ods.rows("orders.accounts") == ["(1,ann,n)", "(2,b,m)"]
+    note = wider.columns[2]
+    swapped = reshaped(wider, number, replace(note, name="name"), replace(name, name="note"))
+    source.apply(source.batch(SchemaChanged(swapped), source.rows(swapped, [("u", "1", "nn", "anne")])))
+    assert ods.rows("orders.accounts") == ["(1,anne,nn)", "(2,b,m)"]
+    replaced = reshaped(swapped, number, swapped.columns[1], "note int4")
+    filled = source.rows(replaced, [("c", "3", "k", "7"), ("u", "1", "x", "8")])
+    source.apply(source.batch(SchemaChanged(replaced), filled))
+    assert ods.one("SELECT array_agg(note ORDER BY id)::text FROM orders.accounts") == "{8,NULL,7}"
+    assert ods.rows("public.seen") == ["(1,anne)", "(2,b)", "(3,)"]
+
+
+@pytest.mark.parametrize("what", ["type", "key"])
+def test_a_change_of_type_or_key_is_refused_until_the_table_is_dropped(ods: Ods, source: Source, what: str) -> None:
+    source.load(ACCOUNTS, ("1", "1"))
+    number, name = ACCOUNTS.columns
+    changed = (
+        replace(ACCOUNTS, columns=(number, replace(name, type_name="int4")))
+        if what == "type"
+        else replace(ACCOUNTS, key=("name",))
+    )
+    told = source.batch(SchemaChanged(changed), source.rows(changed, [("c", "2", "2")]))
+    with pytest.raises(TargetRefused) as caught:
+        source.apply(told)
+    assert 'DROP TABLE "orders"."accounts"' in str(caught.value)
+    assert "catchment backfill orders public.accounts" in str(caught.value)
+    ods.execute("DROP TABLE orders.accounts")
+    source.apply(told)
+    assert not ods.exists("orders.accounts")
+    source.load(changed, ("1", "1"), ("2", "2"))
+    assert ods.rows("orders.accounts") == ["(1,1)", "(2,2)"]
+
+
+def test_a_shadow_follows_its_table_and_so_does_the_live_one_at_the_change_over(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.offset += 1  # a gap: the live table takes no part any more
+    wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
+    source.begin("r2", ACCOUNTS, ("1", "ann"))
+    source.happen(SchemaChanged(wider))
+    source.apply(source.batch(source.rows(wider, [("r", "2", "bob", "n")], "r2")))
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+    source.finish("r2")
+    assert ods.rows("orders.accounts") == ["(1,ann,)", "(2,bob,n)"]
+
+
+def test_a_live_table_that_cannot_take_the_shadows_shape_is_left_alone(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.offset += 1
+    other = replace(ACCOUNTS, columns=(ACCOUNTS.columns[0], replace(ACCOUNTS.columns[1], type_name="int4")))
+    source.begin("r2", other, ("1", "5"))
+    finished = source.batch(RefillFinished("r2"))
+    with pytest.raises(TargetRefused, match="changed its type"):
+        source.apply(finished)
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+    ods.execute("DROP TABLE orders.accounts")
+    source.apply(finished)
+    assert ods.rows("orders.accounts") == ["(1,5)"]
+
+
+def test_a_table_that_somebody_dropped_comes_back_with_its_refill(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    ods.execute("DROP TABLE orders.accounts")
+    source.change(ACCOUNTS, ("c", "2", "bob"))
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    source.change(ACCOUNTS, ("d", "1"))
+    assert ods.rows("orders.accounts") == ["(2,bob)"]
+
+
+def test_somebody_elses_table_is_not_touched(ods: Ods, source: Source) -> None:
+    ods.execute("CREATE SCHEMA orders; CREATE TABLE orders.accounts (x int)")
+    with pytest.raises(TargetRefused, match="rename or drop it"):
+        source.begin("r1", ACCOUNTS, ("1", "ann"))
+
+
+def test_types_are_the_same_where_the_ods_has_them_and_text_elsewhere(ods: Ods, source: Source) -> None:
+    kinds = {
+        "numeric%655366": "numeric(10,2)",
+        "_varchar%24": "character varying(20)[]",
+        "timestamptz%3": "timestamp(3) with time zone",
+        "char": '"char"',
+        "int4multirange": "int4multirange",
+        "hstore@hstore": "text",
+        "public.mood": "text",
+        "_regclass": "text",
+        "regrole": "text",
+        "aclitem": "text",
+        "pg_node_tree": "text",
+        "pg_class": "text",
+        "tsvector": "tsvector",
+        "_json": "json[]",
+        "oid": "oid",
+    }
+    wide = table("wide", "id int8", *(f"c{at} {kind}" for at, kind in enumerate(kinds)))
+    source.load(wide)
+    found = ods.connection.execute(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = 'orders.wide'::regclass AND attnum > 1 ORDER BY attnum"
+    ).fetchall()
+    assert [kind for (kind,) in found] == list(kinds.values())
+
+
+def test_forget_removes_what_was_built_from_one_source_only(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.apply(source.batch(RefillStarted("r9", (ORDERS,), ("ods",))))
+    stock = Source(source.target, "stock")
+    stock.load(ACCOUNTS, ("1", "ann"))
+    source.target.forget("orders")
+    assert ods.one("SELECT to_regnamespace('orders')::text") is None
+    assert ods.one("SELECT count(*) FROM pg_class WHERE relname LIKE 'shadow%'") == 0
+    assert source.target.frontier("orders") is None
+    assert ods.rows("stock.accounts") == ["(1,ann)"]
+    source.load(ACCOUNTS, ("2", "bob"))
+    assert ods.rows("orders.accounts") == ["(2,bob)"]
