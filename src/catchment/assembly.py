@@ -1,0 +1,75 @@
+"""Settings to objects: the one place that knows all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from catchment.config import Settings, SourceSettings
+from catchment.hub.sqlite import SqliteHub
+from catchment.log.sqlite import SqliteLog
+from catchment.pipeline.collector import Collector
+from catchment.pipeline.deliver import Deliverer
+from catchment.pipeline.session import Surroundings
+from catchment.pipeline.status import LoopStatus, Stopping
+from catchment.pipeline.worker import Hosted, Worker
+from catchment.postgres.source import Source
+from catchment.targets.base import Target
+from catchment.targets.feed import FeedTarget
+from catchment.targets.ods.target import OdsTarget
+
+
+def build_source(settings: SourceSettings) -> Source:
+    """Where this source is."""
+    return Source(settings.name, settings.dsn, settings.publication, settings.slot_name)
+
+
+def build_log(settings: Settings) -> SqliteLog:
+    """The change log of all sources."""
+    return SqliteLog(settings.hub.state / "log")
+
+
+def build_hub(settings: Settings) -> SqliteHub:
+    """What people and processes tell each other."""
+    return SqliteHub(settings.hub.state / "hub.sqlite")
+
+
+def build_targets(settings: Settings) -> list[Target]:
+    """All targets, shared by the sources."""
+    datasets = {source.name: source.name for source in settings.source}
+    targets: list[Target] = [FeedTarget(feed.name, feed.path) for feed in settings.feed]
+    if settings.ods is not None:
+        targets.append(OdsTarget(settings.ods.dsn, datasets))
+    return targets
+
+
+def build_worker(settings: Settings, name: str, sources: Sequence[str]) -> Worker:
+    """A worker with the loops of these sources."""
+    log, hub, targets = build_log(settings), build_hub(settings), build_targets(settings)
+
+    def host(source: Source) -> Hosted:
+        stopping = Stopping()
+        around = Surroundings(
+            source=source,
+            targets=tuple(target.name for target in targets),
+            log=log,
+            hub=hub,
+            worker=name,
+            held=settings.hub.state / "held" / source.name,
+            status=LoopStatus(source.name),
+        )
+        return Hosted(
+            source=source,
+            status=around.status,
+            collector=Collector(around, stopping),
+            deliverers=[Deliverer(source.name, target, log, hub, stopping) for target in targets],
+            stopping=stopping,
+        )
+
+    def close() -> None:
+        for target in targets:
+            target.close()
+        log.close()
+        hub.close()
+
+    hosted = [host(build_source(settings.one(source))) for source in sources]
+    return Worker(name, hosted, log, hub, settings.log.max_bytes, close)

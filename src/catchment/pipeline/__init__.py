@@ -1,0 +1,1 @@
+"""The two loops, collect and deliver, and the processes that host them."""

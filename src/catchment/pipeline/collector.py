@@ -1,0 +1,154 @@
+"""A collector: the collect loop of one source with its connections, its slot and its log."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import psycopg
+
+from catchment.log.base import LogWriter
+from catchment.model.batch import Batch
+from catchment.model.errors import SlotLost, SourceRefused
+from catchment.model.lsn import Lsn
+from catchment.pipeline.collect import collect
+from catchment.pipeline.session import REFILL, Session, Surroundings
+from catchment.pipeline.state import SOURCE, Origin
+from catchment.pipeline.status import Stopping
+from catchment.postgres.catalog import published_tables
+from catchment.postgres.connection import Translation, connect, of_source
+from catchment.postgres.replication import ReplicationConnection
+from catchment.postgres.slot import create_slot, drop_slot, identify_system, slot_exists, verify_slot
+from catchment.postgres.snapshot import wal_position
+from catchment.postgres.source import Source
+from catchment.postgres.stream import SlotStream
+
+_LOOK_SECONDS = 0.5
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Collector:
+    """Hosts the collect loop of one source. ``run`` raises what ends it, ``pause`` sleeps until it is run again."""
+
+    def __init__(self, around: Surroundings, stopping: Stopping) -> None:
+        self._around = around
+        self._source = around.source
+        self._stopping = stopping
+        self._goal: Lsn | None = None
+        self._lost = False
+        self._session: Session | None = None
+
+    @property
+    def settled(self) -> int | None:
+        """The offset from which on the position that the source had at the start is passed and no backfill under way.
+
+        Null before that, and while a backfill is under way.
+        """
+        return self._session.settled if self._session else None
+
+    @property
+    def keep(self) -> int | None:
+        """The offset behind which a backfill needs the log."""
+        return self._session.backfills.keep if self._session else None
+
+    def run(self) -> None:
+        """Open the log, connect, and collect until it is time to stop."""
+        translation = of_source(self._source.name)
+        with (
+            closing(self._around.log.open_writer(self._source.name)) as writer,
+            connect(self._source.dsn, translation) as connection,
+            ReplicationConnection(self._source.dsn, translation) as replication,
+        ):
+            with translation.around():
+                # A catalog query may meet somebody's exclusive lock; the stream must not wait behind it for long.
+                connection.execute("SET lock_timeout = '2s'")
+            try:
+                _prepare(self._source, writer, replication, connection, translation)
+            except SlotLost:
+                self._lost = True
+                raise
+            self._goal = self._goal or wal_position(connection, translation)
+            stream = SlotStream(replication, self._source.slot, self._source.publication, writer.tail.frontier.lsn)
+            with closing(Session(self._around, writer, connection, translation, self._goal)) as session:
+                self._session = session
+                try:
+                    collect(stream, session.cutter, session.append, session, self._stopping)
+                finally:
+                    self._session = None
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; when the slot is lost, a request to read everything again starts the source over at once."""
+        deadline = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < deadline:
+            if self._lost and self._asked_to_start_over():
+                return
+            self._stopping.sleep(_LOOK_SECONDS)
+
+    def _asked_to_start_over(self) -> bool:
+        hub, name = self._around.hub, self._source.name
+        request = hub.claim(self._around.worker, [name], [REFILL])
+        if request is None:
+            return False
+        if request.arguments.get("tables") is not None:
+            hub.finish(request.id, f"refused: the slot is lost; run `catchment backfill {name}` without tables")
+            return False
+        self._around.log.remove(name)
+        translation = of_source(name)
+        with connect(self._source.dsn, translation) as connection:
+            drop_slot(connection, self._source.slot, translation)
+        self._lost = False
+        self._goal = None
+        hub.finish(request.id, "started over: a new slot, and all tables are read again")
+        return True
+
+
+def _prepare(
+    source: Source,
+    writer: LogWriter,
+    replication: ReplicationConnection,
+    connection: psycopg.Connection,
+    translation: Translation,
+) -> None:
+    """Have a slot from which the stream continues exactly where the log ends. Raises SlotLost when there is none."""
+    system = identify_system(replication)
+    origin = Origin.of(writer.tail.state)
+    if origin is not None and origin.snapshot is not None:
+        until = writer.tail.frontier.lsn
+        verify_slot(replication, connection, source.slot, source.name, system, origin.system, origin.timeline, until)
+        if system.timeline != origin.timeline:
+            _note(source, writer, until, replace(origin, timeline=system.timeline))
+        return
+    _check_publication(source, connection, translation)
+    if slot_exists(connection, source.slot, translation):
+        if origin is None:
+            raise SourceRefused(
+                f"slot {source.slot} exists already, and the log of this hub knows nothing of it",
+                source=source.name,
+                remedy=f"if no other hub uses it, run `catchment source drop {source.name}`; else name another slot",
+            )
+        drop_slot(connection, source.slot, translation)  # ours: its creation was interrupted
+    tables = tuple(published_tables(connection, source.publication, translation))
+    origin = Origin(system.identifier, system.timeline, None, tables)
+    _note(source, writer, writer.tail.frontier.lsn, origin)
+    slot = create_slot(replication, connection, source.slot, source.name)
+    _note(source, writer, slot.consistent_point, replace(origin, snapshot=slot.snapshot))
+
+
+def _note(source: Source, writer: LogWriter, until: Lsn, origin: Origin) -> None:
+    frontier = writer.tail.frontier
+    at = max(frontier.committed_at, _EPOCH)
+    batch = Batch(source.name, frontier.lsn, until, 0, True, at)
+    writer.append(batch, {SOURCE: origin.encode()})
+
+
+def _check_publication(source: Source, connection: psycopg.Connection, translation: Translation) -> None:
+    with translation.around():
+        found = connection.execute("SELECT FROM pg_publication WHERE pubname = %s", (source.publication,)).fetchone()
+    if found is None:
+        raise SourceRefused(
+            f"publication {source.publication} does not exist",
+            source=source.name,
+            remedy=f"have its owner run what `catchment source sql {source.name}` prints",
+        )

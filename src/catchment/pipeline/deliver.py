@@ -1,0 +1,141 @@
+"""Deliver: read the log after the target's own frontier, apply, repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+from catchment.hub.base import Hub
+from catchment.log.base import Log, Span
+from catchment.model.batch import Batch, RefillFinished, RefillStarted
+from catchment.model.errors import LogTrimmed
+from catchment.model.frontier import Frontier
+from catchment.pipeline.session import REFILL
+from catchment.pipeline.state import TARGET, Refill, decode
+from catchment.pipeline.status import LoopStatus, Stopping
+from catchment.targets.base import Pace, Target
+
+_ROUND_SECONDS = 0.5
+_ASKED_SECONDS = 0.05
+
+
+class Deliverer:
+    """Hosts the deliver loop of one source and one target.
+
+    ``position``: the offset that the target has taken in, in the log ``log``; null until a place to begin is found.
+    """
+
+    def __init__(self, source: str, target: Target, log: Log, hub: Hub, stopping: Stopping) -> None:
+        self.source = source
+        self.target = target
+        self.status = LoopStatus(source, target.name)
+        self.position: int | None = None
+        self._log = log
+        self._hub = hub
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Find where to begin, then deliver until it is time to stop.
+
+        Begin anew when the log has become another one, or was trimmed past this target, which fell too far behind.
+        """
+        while not self._stopping:
+            self.position = None
+            with self.status.waiting():
+                begun = self._begin()
+            if begun is not None:
+                identity, self.position = begun
+                with suppress(LogTrimmed):
+                    self._deliver(identity, self.position)
+
+    def _deliver(self, identity: UUID, position: int) -> None:
+        """The loop: as much as is there, at least one whole transaction, in one commit of the target."""
+        refills = Refills(self.target.name, Refill.of(self._log.state(self.source)))
+        while not self._stopping:
+            span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
+            if span.log != identity:
+                return
+            if span.last > position and is_due(span, self.target.pace):
+                self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
+                position = self.position = span.last
+            self.status.well("streaming", offset=position)
+
+    def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+        last: Frontier | None = None
+
+        def watched() -> Iterator[tuple[Frontier, Batch]]:
+            nonlocal last
+            for frontier, batch in batches:
+                last = frontier
+                yield frontier, batch
+
+        with self.status.waiting():
+            self.target.apply(self.source, watched())
+        if last is not None:
+            self.status.well("streaming", frontier=str(last.lsn), committed_at=last.committed_at.isoformat())
+
+    def _begin(self) -> tuple[UUID, int] | None:
+        """The log and the offset to go on behind; null when it is time to stop.
+
+        Where the target stands, if the log still has what follows; else where the last refill of all tables for it
+        begins, if that is still kept; else such a refill is asked for and waited for.
+        """
+        asked = False
+        frontier = self.target.frontier(self.source)
+        while not self._stopping:
+            span = self._log.wait(self.source, 0, 0)
+            if frontier and frontier.log == span.log and span.first - 1 <= frontier.offset:
+                self.status.well(
+                    "streaming", frontier=str(frontier.lsn), committed_at=frontier.committed_at.isoformat()
+                )
+                return span.log, frontier.offset
+            state = self._log.state(self.source)
+            birth = state.get(f"{TARGET}{self.target.name}")
+            if birth is not None and (begins := int(decode(birth)["offset"])) >= span.first:
+                return span.log, begins - 1
+            if birth is not None and not asked:
+                # It was filled once, but what followed has been trimmed or is not in the target any more.
+                arguments = {"targets": [self.target.name], "tables": None, "after": self._end()}
+                self._hub.request(REFILL, self.source, arguments, by=f"target {self.target.name}")
+                asked = True
+            self.status.well("refilling")
+            self._stopping.sleep(_ASKED_SECONDS)
+        return None
+
+    def _end(self) -> int:
+        return self._log.wait(self.source, 0, 0, most_bytes=2**62).last
+
+
+def is_due(span: Span, pace: Pace) -> bool:
+    """Whether a target of this pace wants what is there."""
+    if pace.delay == 0 or span.bytes >= pace.bytes or span.oldest is None:
+        return True
+    return (datetime.now(UTC) - span.oldest).total_seconds() >= pace.delay
+
+
+class Refills:
+    """Which refills are for other targets: their rows and events are hidden from this one."""
+
+    def __init__(self, target: str, known: Iterable[Refill]) -> None:
+        self._target = target
+        self._foreign = {refill.id for refill in known if target not in refill.targets}
+
+    def addressed(self, batches: Iterable[tuple[Frontier, Batch]]) -> Iterator[tuple[Frontier, Batch]]:
+        """The batches as this target may see them; none is left out, so that offsets stay without a gap."""
+        for frontier, batch in batches:
+            for event in batch.events:
+                if isinstance(event, RefillStarted) and self._target not in event.targets:
+                    self._foreign.add(event.refill)
+            if not self._foreign:
+                yield frontier, batch
+                continue
+            events = tuple(
+                event
+                for event in batch.events
+                if not (isinstance(event, RefillStarted | RefillFinished) and event.refill in self._foreign)
+            )
+            rows = tuple(rows for rows in batch.rows if rows.refill not in self._foreign)
+            yield frontier, replace(batch, events=events, rows=rows)

@@ -1,0 +1,286 @@
+"""Backfills: an ``r`` row states the row's value at its own place in the log.
+
+For each table: note where the log stands, read the table in a snapshot beside the stream, wait until the stream has
+passed everything that the snapshot saw, bring the rows forward with what the log has received since, append them.
+Nothing is ever dropped from the stream. docs/exactness.md tells why each step is needed.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from catchment.changes.backfilled import as_rows
+from catchment.changes.forward import Forward, unseen
+from catchment.changes.snapshot import Snapshot
+from catchment.log.base import Log, LogWriter, State
+from catchment.model.batch import Batch, Event, RefillFinished, RefillStarted, TableRows, Truncated
+from catchment.model.errors import CatchmentError
+from catchment.model.lsn import Lsn
+from catchment.model.table import Table
+from catchment.pipeline.cycle import Cycle
+from catchment.pipeline.shapes import Shapes
+from catchment.pipeline.state import REFILL, SEQUENCE, TARGET, Origin, Refill, encode, entries
+from catchment.pipeline.streamed import Streamed
+from catchment.postgres.source import Source
+from catchment.wire import Decoder
+
+_RETRY_SECONDS = 2.0
+_OPERATOR_SECONDS = 20.0
+
+
+class Backfills:
+    """All backfills of one source, one table at a time. ``advance`` is called while the stream is between transactions.
+
+    ``trouble`` is the sentence of what keeps the current one from going on, if anything does.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        targets: Sequence[str],
+        log: Log,
+        writer: LogWriter,
+        decoder: Decoder,
+        shapes: Shapes,
+        streamed: Streamed,
+        directory: Path,
+        floor: Callable[[], str],
+        append: Callable[[Batch, State], object],
+        answer: Callable[[int, str], None],
+    ) -> None:
+        self._source = source
+        self._targets = tuple(targets)
+        self._log = log
+        self._writer = writer
+        self._decoder = decoder
+        self._shapes = shapes
+        self._streamed = streamed
+        self._directory = directory
+        self._floor = floor
+        self._append = append
+        self._answer = answer
+        self._origin = Origin.of(writer.tail.state)
+        self._births = {name: int(value["offset"]) for name, value in entries(writer.tail.state, TARGET)}
+        self._queue = deque(refill for refill in Refill.of(writer.tail.state) if refill.finished is None)
+        self._current: Refill | None = None
+        self._cycle: Cycle | None = None
+        self._not_before = 0.0
+        self._done_rows = 0
+        self.trouble: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being read and nothing waits to be."""
+        return not (self._current or self._queue or self._shapes.unfilled)
+
+    @property
+    def awaited(self) -> Lsn | None:
+        """The WAL position that the stream has to pass before the next step, if that is what is waited for."""
+        return self._cycle.fence if self._cycle and self._cycle.finished.is_set() and self._cycle.published else None
+
+    @property
+    def keep(self) -> int | None:
+        """The offset behind which the log must not be trimmed."""
+        return self._cycle.keep if self._cycle else None
+
+    def want(self, targets: Sequence[str], tables: Sequence[int] | None = None, request: int | None = None) -> None:
+        """Backfill these tables (all, when null) for these targets, after what is under way."""
+        self._queue.append(
+            Refill(
+                id=uuid.uuid4().hex,
+                tables=tuple(self._shapes.known if tables is None else tables),
+                targets=tuple(targets),
+                full=tables is None,
+                floor=self._floor(),
+                requests=() if request is None else (request,),
+            )
+        )
+
+    def begin_targets(self) -> State:
+        """Have every configured target that this log has never filled filled; returns which ones to forget."""
+        if missing := [name for name in self._targets if name not in self._births]:
+            self.want(missing)
+        return {f"{TARGET}{name}": None for name in self._births if name not in self._targets}
+
+    def begins_behind(self, target: str, offset: int) -> bool:
+        """Whether a refill of all tables for this target begins, or is about to begin, behind this offset."""
+        waiting = [refill for refill in self._queue if not refill.started]
+        if self._current and not self._current.started:
+            waiting.append(self._current)
+        return self._births.get(target, 0) > offset or any(
+            refill.full and target in refill.targets for refill in waiting
+        )
+
+    def advance(self) -> None:
+        """Do the next step if it can be done now."""
+        if self._cycle is not None:
+            if self._cycle.finished.is_set():
+                self._end(self._cycle)
+        elif self._current is not None:
+            if not self._current.tables:
+                self._finish(self._current)
+            elif time.monotonic() >= self._not_before:
+                self._begin(self._current)
+        elif self._queue:
+            self._current = self._queue.popleft()
+        elif self._shapes.unfilled:
+            self.want(self._targets, tuple(self._shapes.unfilled))
+
+    def _begin(self, refill: Refill) -> None:
+        """Start reading the next table, from where the log stands now."""
+        known = self._shapes.known[refill.tables[0]]
+        must_see = np.array(self._streamed.unseen(), dtype=np.int64)
+        new = self._origin is None or refill.tables[0] not in self._origin.tables
+        floor = Snapshot.parse(refill.floor).xmax if refill.floor and new else 0
+        never_streamed = Snapshot.parse(self._origin.snapshot) if self._origin and self._origin.snapshot else None
+
+        def usable(snapshot: Snapshot) -> bool:
+            # A transaction in progress here that the slot's own snapshot sees has its commit in the WAL already, before
+            # the slot's beginning: it waits for a standby, and neither the stream nor this snapshot would bring it.
+            open_now = [xid & 0xFFFFFFFF for xid in snapshot.in_progress]
+            lost = never_streamed is not None and bool(np.any(never_streamed.sees(open_now)))
+            return not lost and snapshot.xmin >= floor and bool(np.all(snapshot.sees(must_see)))
+
+        self._cycle = Cycle(self._source, known, self._writer.tail.frontier.offset, usable, self._directory)
+
+    def _end(self, cycle: Cycle) -> None:
+        """Append what was read once the stream has passed its fence, or give it up."""
+        if cycle.error is not None:
+            self.trouble = str(cycle.error)
+            self._not_before = time.monotonic() + (_RETRY_SECONDS if cycle.error.retry else _OPERATOR_SECONDS)
+            self._discard()
+        elif cycle.published is None:
+            self._current = self._current.without(cycle.table.oid) if self._current else None
+            self._shapes.retire(cycle.table.oid)
+            self._discard()
+        elif self._writer.tail.frontier.lsn >= cycle.fence:
+            self.trouble = None
+            self._append_rows(cycle)
+            self._discard()
+
+    def _discard(self) -> None:
+        if self._cycle is not None:
+            self._cycle.discard()
+            self._cycle = None
+
+    def _append_rows(self, cycle: Cycle) -> None:
+        refill, published = self._current, cycle.published
+        known = self._shapes.known[cycle.table.oid]
+        if refill is None or published is None:
+            return
+        if known is not cycle.known and known.relation != published.relation:
+            return  # its shape changed after it was read: read it again
+        kept = self._kept(cycle)
+        if kept is None:
+            return  # it was emptied after it was read: read it again
+        table = self._shapes.adopt(published)
+        try:
+            forward = Forward(table, kept)
+            chunks = chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1)))
+            self._tell(refill, table, chunks)
+        except CatchmentError as error:
+            self.trouble = str(error)
+            self._not_before = time.monotonic() + _RETRY_SECONDS
+
+    def _kept(self, cycle: Cycle) -> list[pa.RecordBatch] | None:
+        """The table's changes since the reading began that the snapshot does not see; null after a TRUNCATE."""
+        kept: list[pa.RecordBatch] = []
+        for _, batch in self._log.read(self._source.name, cycle.keep, self._writer.tail.frontier.offset):
+            for event in batch.events:
+                if isinstance(event, Truncated) and any(table.oid == cycle.table.oid for table in event.tables):
+                    if not cycle.snapshot.sees([event.place.xid])[0]:
+                        return None
+                    kept.clear()
+            kept += [
+                rows
+                for told in batch.rows
+                if told.table.oid == cycle.table.oid
+                and told.refill is None
+                and (rows := unseen(told.data, cycle.snapshot)).num_rows
+            ]
+        return kept
+
+    def _tell(self, refill: Refill, table: Table, chunks: Iterator[Sequence[pa.Array[Any]]]) -> None:
+        """Append the table's rows. No change of the stream comes between: a bag of rows could not be told apart."""
+        started = self._start(refill, (table,))
+        for columns in chunks:
+            if columns and len(columns[0]):
+                rows = as_rows(table, columns, self._decoder.sequence, self._writer.tail.frontier)
+                self._decoder.sequence += rows.num_rows
+                self._done_rows += rows.num_rows
+                self._say((), (TableRows(table, rows, refill.id),), {})
+        self._current = started.without(table.oid)
+        self._say((), (), {f"{REFILL}{refill.id}": self._current.encode()})
+
+    def _start(self, refill: Refill, tables: tuple[Table, ...]) -> Refill:
+        """Say that the rows of these tables begin; with the first of all tables, targets can begin too."""
+        started = replace(refill, started=True)
+        state: dict[str, bytes | None] = {f"{REFILL}{refill.id}": started.encode(), **self._shapes.changes()}
+        if refill.full and not refill.started:
+            offset = self._writer.tail.frontier.offset + 1
+            self._births |= dict.fromkeys(refill.targets, offset)
+            state |= {f"{TARGET}{name}": encode({"offset": offset}) for name in refill.targets}
+        self._say((RefillStarted(refill.id, tables, refill.targets),), (), state)
+        return started
+
+    def _say(self, events: tuple[Event, ...], rows: tuple[TableRows, ...], state: Mapping[str, bytes | None]) -> None:
+        """Append at the place where the log stands."""
+        frontier = self._writer.tail.frontier
+        batch = Batch(
+            source=self._source.name,
+            after=frontier.lsn,
+            until=frontier.lsn,
+            part=0,
+            ends_transaction=True,
+            committed_at=frontier.committed_at,
+            events=events,
+            rows=rows,
+        )
+        self._append(batch, {SEQUENCE: encode({"last": self._decoder.sequence}), **state})
+
+    def _finish(self, refill: Refill) -> None:
+        """Let the targets change over."""
+        if refill.full and not refill.started:
+            refill = self._start(refill, ())
+        first = self._log.wait(self._source.name, self._writer.tail.frontier.offset, 0).first
+        offset = self._writer.tail.frontier.offset + 1
+        state: dict[str, bytes | None] = {
+            f"{REFILL}{old.id}": None
+            for old in Refill.of(self._writer.tail.state)
+            if old.finished is not None and old.finished < first
+        }
+        if refill.started:
+            state[f"{REFILL}{refill.id}"] = replace(refill, finished=offset).encode()
+            self._say((RefillFinished(refill.id),), (), state)
+        for request in refill.requests:
+            self._answer(request, f"{self._done_rows} rows read")
+        self._current = None
+        self._done_rows = 0
+
+    def progress(self) -> list[dict[str, object]]:
+        """What ``status`` shows of the one under way."""
+        if self._current is None:
+            return []
+        reading = self._cycle
+        return [
+            {
+                "tables": [str(self._shapes.known[oid].table) for oid in self._current.tables],
+                "rows": self._done_rows + (reading.rows if reading else 0),
+                "of": reading.published.estimated_rows if reading and reading.published else None,
+                "rows_per_second": None,
+            }
+        ]
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._discard()

@@ -1,0 +1,185 @@
+"""What a collector does beside its stream, from one connection to the next."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from catchment.changes.snapshot import Snapshot
+from catchment.hub.base import Hub, Request
+from catchment.log.base import Log, LogWriter, State
+from catchment.model.batch import Batch
+from catchment.model.errors import TableLocked
+from catchment.model.lsn import Lsn
+from catchment.pipeline.cut import Cutter
+from catchment.pipeline.refill import Backfills
+from catchment.pipeline.shapes import Published, Shapes
+from catchment.pipeline.state import SEQUENCE, decode
+from catchment.pipeline.status import LoopStatus
+from catchment.pipeline.streamed import Streamed
+from catchment.postgres.catalog import published_tables
+from catchment.postgres.connection import Translation
+from catchment.postgres.slot import slot_health
+from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
+from catchment.postgres.source import Source
+from catchment.wire import Decoder
+
+REFILL = "refill"
+"""The kind of request that asks for a backfill.
+
+Its arguments: ``tables`` (names; null for all), ``targets`` (names; null for all), ``after`` (of a target that has no
+place to begin: a refill that begins behind this offset will do).
+"""
+
+_CHORES_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+_NUDGE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a session is given: the same for every session of a source."""
+
+    source: Source
+    targets: tuple[str, ...]
+    log: Log
+    hub: Hub
+    worker: str
+    held: Path
+    status: LoopStatus
+
+
+class Session:
+    """Appends, reports, claims requests, looks at the catalog now and then, and moves backfills on."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        writer: LogWriter,
+        connection: psycopg.Connection,
+        translation: Translation,
+        goal: Lsn,
+    ) -> None:
+        self._around = around
+        self._source = around.source
+        self._writer = writer
+        self._connection = connection
+        self._translation = translation
+        self._goal = goal
+        tail = writer.tail
+        sequence = int(decode(tail.state[SEQUENCE])["last"]) if SEQUENCE in tail.state else 0
+        self._decoder = Decoder(tail.frontier.lsn, sequence)
+        self._shapes = Shapes(self._source.name, tail.state, self._published)
+        self._streamed = Streamed(tail.state)
+        self.cutter = Cutter(self._source.name, tail.frontier.lsn, self._decoder, self._shapes, self._streamed)
+        self.backfills = Backfills(
+            around.source,
+            around.targets,
+            around.log,
+            writer,
+            self._decoder,
+            self._shapes,
+            self._streamed,
+            around.held,
+            floor=lambda: current_snapshot(connection, translation),
+            append=self.append,
+            answer=around.hub.finish,
+        )
+        if not self._shapes.known:
+            self._shapes.expect(self._published())
+        self._first_state: State = self.backfills.begin_targets()
+        self.settled: int | None = None
+        self._changes = self._changes_reported = 0
+        self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
+
+    def _published(self) -> Published:
+        return published_tables(self._connection, self._source.publication, self._translation)
+
+    def append(self, batch: Batch, state: State) -> Lsn:
+        """Make the batch durable; returns how far the log reaches now, in whole transactions."""
+        self._writer.append(batch, {**state, **self._first_state})
+        self._first_state = {}
+        self._changes += batch.changes
+        return self._writer.tail.frontier.lsn
+
+    @property
+    def awaited(self) -> Lsn | None:
+        """The position that a backfill, or somebody who waits for all to be caught up, needs the log to reach."""
+        positions = [position for position in (self.backfills.awaited, self._goal) if position is not None]
+        return min((position for position in positions if position > self._writer.tail.frontier.lsn), default=None)
+
+    def between_transactions(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            while (request := self._around.hub.claim(self._around.worker, [self._source.name], [REFILL])) is not None:
+                self._take(request)
+        if now - self._did_chores >= _CHORES_SECONDS:
+            self._did_chores = now
+            self._do_chores()
+        self.backfills.advance()
+        if self.backfills.awaited is not None and now - self._nudged >= _NUDGE_SECONDS and self.awaited is not None:
+            self._nudged = now
+            nudge(self._connection, self._translation)
+        frontier = self._writer.tail.frontier
+        if not self.backfills.idle or frontier.lsn < self._goal:
+            self.settled = None
+        elif self.settled is None:
+            self.settled = frontier.offset
+        if now - self._reported >= _LOOK_SECONDS:
+            self._report(now)
+
+    def _take(self, request: Request) -> None:
+        """Turn a request into a backfill, or answer it."""
+        names, targets, after = (request.arguments.get(name) for name in ("tables", "targets", "after"))
+        if after is not None and all(self.backfills.begins_behind(target, after) for target in targets or ()):
+            self._around.hub.finish(request.id, "already under way")
+            return
+        self._shapes.notice(self._published())
+        by_name = {str(known.table): oid for oid, known in self._shapes.known.items()}
+        if unknown := [name for name in names or () if name not in by_name]:
+            sentence = f"publication {self._source.publication} of source {self._source.name} has no table {unknown[0]}"
+            self._around.hub.finish(request.id, f"refused: {sentence}; name tables as schema.table")
+            return
+        tables = None if names is None else [by_name[name] for name in names]
+        self.backfills.want(targets or self._around.targets, tables, request.id)
+
+    def _do_chores(self) -> None:
+        """Look at the source: what is published, what a snapshot sees, how the slot does."""
+        try:
+            self._shapes.notice(self._published())
+        except TableLocked:
+            return  # somebody holds a table exclusively: look again next time
+        self._streamed.forget_seen(Snapshot.parse(current_snapshot(self._connection, self._translation)))
+        health = slot_health(self._connection, self._source.slot, self._translation)
+        self._around.status.well(
+            self._around.status.state,
+            wal_position=str(wal_position(self._connection, self._translation)),
+            slot=asdict(health) if health else None,
+        )
+
+    def _report(self, now: float) -> None:
+        frontier = self._writer.tail.frontier
+        elapsed = now - self._reported
+        stopped = [known for known in self._shapes.known.values() if known.stopped]
+        detail: dict[str, Any] = {
+            "position": str(frontier.lsn),
+            "offset": frontier.offset,
+            "committed_at": frontier.committed_at.isoformat(),
+            "rows_per_second": round((self._changes - self._changes_reported) / elapsed) if elapsed < 60 else 0,
+            "refills": self.backfills.progress(),
+            "tables": [known.summary() for known in self._shapes.known.values()],
+        }
+        self._reported, self._changes_reported = now, self._changes
+        self._around.status.well("streaming" if self.backfills.idle else "refilling", **detail)
+        if sentence := self.backfills.trouble or (stopped[0].stopped if stopped else None):
+            self._around.status.troubled(sentence)
+
+    def close(self) -> None:
+        """Stop what runs beside the stream."""
+        self.backfills.close()

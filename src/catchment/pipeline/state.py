@@ -1,0 +1,165 @@
+"""What a collector must know after a restart: versioned JSON, committed with the batches that made it true.
+
+=================  ==============================================================================================
+``source``         the system that the log is written from, and what the snapshot of the slot's creation sees
+``sequence``       the last ``_seq`` given out
+``table:<oid>``    the shape of each table as the stream last told it
+``target:<name>``  the offset where the last refill of all tables for this target begins
+``refill:<id>``    to whom a refill is addressed and which tables it still has to read
+``streamed:<n>``   transactions that were streamed and that no snapshot was yet known to see
+=================  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from catchment.model.errors import LogCorrupt
+from catchment.model.table import ReplicaIdentity, Table
+from catchment.wire.messages import Relation, RelationColumn
+
+_VERSION = 1
+
+SOURCE = "source"
+SEQUENCE = "sequence"
+TABLE = "table:"
+TARGET = "target:"
+REFILL = "refill:"
+STREAMED = "streamed:"
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """The stored form of one entry."""
+    return json.dumps({"version": _VERSION, **value}, separators=(",", ":")).encode()
+
+
+def decode(stored: bytes) -> dict[str, Any]:
+    """Read what ``encode`` made. Raises LogCorrupt for another version."""
+    value: dict[str, Any] = json.loads(stored)
+    if value.pop("version", None) != _VERSION:
+        raise LogCorrupt("the log's state was written by another version of Catchment", remedy="use that version")
+    return value
+
+
+def entries(state: Mapping[str, bytes], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All entries of one kind: what follows the prefix, and the value."""
+    for key, stored in state.items():
+        if key.startswith(prefix):
+            yield key.removeprefix(prefix), decode(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The system that a log is written from.
+
+    ``snapshot`` is what the snapshot of the slot's creation sees: transactions that it sees are never streamed. It is
+    null while the slot is being created, so that a crash in between is recognised. ``tables``: what was published then.
+    """
+
+    system: str
+    timeline: int
+    snapshot: str | None
+    tables: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        return encode(asdict(self))
+
+    @classmethod
+    def of(cls, state: Mapping[str, bytes]) -> Self | None:
+        """Null in a log that has just been made."""
+        if SOURCE not in state:
+            return None
+        value = decode(state[SOURCE])
+        return cls(**{**value, "tables": tuple(value["tables"])})
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTable:
+    """A table's shape as the stream last told it.
+
+    ``followed``: its changes are in the log; where they are not, a refill will bring the table back.
+    ``refill``: its rows have to be read again, for all targets. ``stopped``: the sentence that says why it is not
+    followed.
+    """
+
+    table: Table
+    relation: Relation
+    followed: bool = True
+    refill: bool = False
+    stopped: str | None = None
+
+    def encode(self) -> bytes:
+        return encode(asdict(self))
+
+    def summary(self) -> dict[str, str | None]:
+        """What ``status`` shows of it."""
+        state = (
+            "stopped" if self.stopped else "refilling" if self.refill else "streaming" if self.followed else "retired"
+        )
+        return {"name": str(self.table), "state": state, "remedy": self.stopped}
+
+    @classmethod
+    def of(cls, state: Mapping[str, bytes]) -> dict[int, KnownTable]:
+        """All known tables by oid."""
+        known: dict[int, KnownTable] = {}
+        for oid, value in entries(state, TABLE):
+            relation = value["relation"]
+            known[int(oid)] = cls(
+                table=Table.from_json(value["table"]),
+                relation=Relation(
+                    oid=relation["oid"],
+                    schema=relation["schema"],
+                    name=relation["name"],
+                    identity=ReplicaIdentity(relation["identity"]),
+                    columns=tuple(RelationColumn(**column) for column in relation["columns"]),
+                ),
+                followed=value["followed"],
+                refill=value["refill"],
+                stopped=value["stopped"],
+            )
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """One backfill of some tables for some targets.
+
+    ``tables``: oids still to be read; ``full``: it covers all tables, so a target can begin with it. ``floor``: a
+    snapshot's text; the tables are read once all that was open at that moment has ended. ``requests``: what people
+    asked for. ``finished``: the offset where it ended; kept until that offset is trimmed, for targets that begin in the
+    midst of it.
+    """
+
+    id: str
+    tables: tuple[int, ...]
+    targets: tuple[str, ...]
+    full: bool
+    floor: str | None = None
+    requests: tuple[int, ...] = ()
+    started: bool = False
+    finished: int | None = None
+
+    def without(self, table: int) -> Refill:
+        """What remains once this table has been read."""
+        return replace(self, tables=tuple(oid for oid in self.tables if oid != table))
+
+    def encode(self) -> bytes:
+        return encode(asdict(self))
+
+    @classmethod
+    def of(cls, state: Mapping[str, bytes]) -> list[Refill]:
+        """All refills that the log still has something of."""
+        return [
+            cls(
+                **{
+                    **value,
+                    "tables": tuple(value["tables"]),
+                    "targets": tuple(value["targets"]),
+                    "requests": tuple(value["requests"]),
+                }
+            )
+            for _, value in entries(state, REFILL)
+        ]

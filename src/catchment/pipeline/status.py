@@ -1,0 +1,137 @@
+"""What a loop says of itself, and how it is kept going."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from catchment.hub.base import Status
+from catchment.model.errors import CatchmentError
+
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 15.0
+_OPERATOR_PAUSE_SECONDS = 20.0
+
+logger = structlog.get_logger()
+
+
+class LoopStatus:
+    """The state of one loop, written by its thread and read by the worker's reports.
+
+    States: ``starting``, ``streaming``, ``refilling``, ``retrying`` (it mends itself), ``stopped`` (it needs a person).
+    """
+
+    def __init__(self, source: str, target: str | None = None) -> None:
+        self.source = source
+        self.target = target
+        self.state = "starting"
+        self.remedy: str | None = None
+        self._beat: datetime | None = datetime.now(UTC)
+        self._detail: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def well(self, state: str, **detail: Any) -> None:
+        """The loop goes round. ``detail`` replaces the values of the same names."""
+        with self._lock:
+            self.state, self.remedy, self._beat = state, None, datetime.now(UTC)
+            self._detail |= detail
+
+    def troubled(self, sentence: str) -> None:
+        """The loop goes round, but a part of its work does not."""
+        with self._lock:
+            self.remedy = sentence
+
+    def failed(self, error: CatchmentError) -> None:
+        """The loop ended with this error."""
+        with self._lock:
+            self.state, self.remedy = "retrying" if error.retry else "stopped", str(error)
+            self._beat = datetime.now(UTC)
+
+    def beat(self) -> None:
+        """Still alive."""
+        self._beat = datetime.now(UTC)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A server is at work for us and may take long; TCP's keepalive notices when it is gone."""
+        self._beat = None
+        try:
+            yield
+        finally:
+            self._beat = datetime.now(UTC)
+
+    def report(self, worker: str) -> Status:
+        """The state as others see it."""
+        with self._lock:
+            return Status(
+                source=self.source,
+                target=self.target,
+                worker=worker,
+                state=self.state,
+                remedy=self.remedy,
+                beat=self._beat,
+                detail=dict(self._detail),
+            )
+
+
+class Stopping:
+    """The wish that loops end, and a way to sleep that it interrupts."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def __bool__(self) -> bool:
+        """Whether loops are to end."""
+        return self._event.is_set()
+
+    def now(self) -> None:
+        """Have all loops end after what they are doing."""
+        self._event.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep so long, less when loops are to end."""
+        self._event.wait(seconds)
+
+
+def keep_going(
+    loop: Callable[[], None], status: LoopStatus, stopping: Stopping, pause: Callable[[float], None]
+) -> None:
+    """Run a loop until it is to end, again after every error: soon when trying again helps, else now and then.
+
+    What only a person can mend is looked at again every 20 s, so that nothing has to be restarted once it is mended.
+    """
+    failures = 0
+    while not stopping:
+        began = time.monotonic()
+        try:
+            loop()
+        except CatchmentError as error:
+            failures = 0 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS else failures + 1
+            status.failed(error)
+            logger.warning("loop failed", source=status.source, target=status.target, error=str(error))
+            soon = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
+            pause(soon if error.retry else _OPERATOR_PAUSE_SECONDS)
+        except Exception as error:  # noqa: BLE001  # a defect of ours must not take other sources' loops with it
+            defect = _defect(error, status)
+            status.failed(defect)
+            logger.error("loop failed", source=status.source, target=status.target, error=str(defect))
+            pause(_OPERATOR_PAUSE_SECONDS)
+
+
+def _defect(error: Exception, status: LoopStatus) -> CatchmentError:
+    """Where an unexpected error arose; its text is left out, since it may quote rows."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    return CatchmentError(
+        f"unexpected {type(error).__name__} at {where}",
+        source=status.source,
+        remedy="this is a defect of Catchment: please report it; it is tried again",
+    )

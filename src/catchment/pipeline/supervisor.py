@@ -1,0 +1,128 @@
+"""The supervisor: keeps the worker processes going. Imports nothing heavy, so that it can be always there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from catchment.hub.base import Hub
+
+_ROUND_SECONDS = 0.1
+_LOOK_SECONDS = 5.0
+_SILENCE_SECONDS = 60.0
+_GRACE_SECONDS = 15.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_ENDED_BY_ITSELF = {0, 3}
+
+logger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One worker's process. Its standard input is a pipe whose other end only we hold: it ends when we do."""
+
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    start_at: float = 0.0
+    exit_status: int | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(list(self.command), stdin=subprocess.PIPE)
+
+    def ended(self) -> bool:
+        """Whether it ran and has ended since the last look; notes how."""
+        if self.process is None or (status := self.process.poll()) is None:
+            return False
+        self.exit_status = status
+        self._close_pipe()
+        self.process = None
+        if time.monotonic() - self.started > _SILENCE_SECONDS:
+            self.failures = 0
+        self.start_at = time.monotonic() + min(0.25 * 2**self.failures, _LONGEST_PAUSE_SECONDS)
+        self.failures += 1
+        return True
+
+    def ask_to_end(self) -> None:
+        """Close the pipe."""
+        if self.process is not None:
+            self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+class Supervisor:
+    """Starts a process for each share of the sources, and starts again what ends or falls silent."""
+
+    def __init__(self, commands: Mapping[str, Sequence[str]], hub: Hub) -> None:
+        self._workers = [WorkerProcess(name, command) for name, command in commands.items()]
+        self._hub = hub
+        self._ending = threading.Event()
+
+    def run(self, until_caught_up: bool = False) -> int:
+        """Returns the highest exit status of the workers that ended by themselves, 0 when told to end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._ending.set())
+        for status in self._hub.statuses():
+            self._hub.forget_worker(status.worker)
+        finished: dict[str, int] = {}
+        looked = time.monotonic()
+        while not self._ending.is_set() and len(finished) < len(self._workers):
+            for worker in self._workers:
+                if worker.ended() and until_caught_up and worker.exit_status in _ENDED_BY_ITSELF:
+                    finished[worker.name] = worker.exit_status
+                elif worker.process is None and worker.name not in finished and time.monotonic() >= worker.start_at:
+                    if worker.exit_status is not None:
+                        logger.warning("worker ended, starting it again", worker=worker.name, status=worker.exit_status)
+                    worker.start()
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                looked = time.monotonic()
+                self._end_silent_ones()
+            self._ending.wait(_ROUND_SECONDS)
+        self._end()
+        return max(finished.values(), default=0)
+
+    def _end_silent_ones(self) -> None:
+        """A loop that has not been heard of for a minute costs its worker: everything in it can be started again."""
+        now = datetime.now(UTC)
+        silent = {
+            status.worker: status
+            for status in self._hub.statuses()
+            if status.beat is not None and (now - status.beat).total_seconds() > _SILENCE_SECONDS
+        }
+        for worker in self._workers:
+            if worker.name in silent and worker.process and time.monotonic() - worker.started > _SILENCE_SECONDS:
+                loop = silent[worker.name]
+                logger.error("loop fell silent, ending its worker", source=loop.source, target=loop.target)
+                worker.process.kill()
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.ask_to_end()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for worker in self._workers:
+            if worker.process is not None:
+                try:
+                    worker.process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    worker.process.kill()
+                    worker.process.wait()
+
+
+def shares(sources: Sequence[str], cores: int) -> dict[str, list[str]]:
+    """Which worker hosts which sources: as many workers as cores, at most one for each source."""
+    count = min(cores, len(sources))
+    return {f"worker-{number + 1}": list(sources[number::count]) for number in range(count)}

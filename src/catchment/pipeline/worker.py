@@ -1,0 +1,178 @@
+"""A worker: one process with the loops of its share of the sources."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from catchment.hub.base import Hub
+from catchment.log.base import Log
+from catchment.model.errors import CatchmentError
+from catchment.pipeline.collector import Collector
+from catchment.pipeline.deliver import Deliverer
+from catchment.pipeline.drop import drop_source
+from catchment.pipeline.status import LoopStatus, Stopping, keep_going
+from catchment.postgres.source import Source
+
+DROP = "drop"
+"""The kind of request that removes a source's slot and log. Its argument ``purge``: also what targets built from it."""
+
+CAUGHT_UP, CAUGHT_UP_BUT_STOPPED = 0, 3
+"""How a worker ends that was to run until it is caught up."""
+
+_ROUND_SECONDS = 0.25
+_TRIM_SECONDS = 5.0
+_GRACE_SECONDS = 10.0
+
+logger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Hosted:
+    """One source with its loops. ``stopping`` ends them together."""
+
+    source: Source
+    status: LoopStatus
+    collector: Collector
+    deliverers: Sequence[Deliverer]
+    stopping: Stopping
+    threads: list[threading.Thread] = field(default_factory=list)
+    dropped: bool = False
+
+    def start(self) -> None:
+        """Run each loop in a thread of its own."""
+        loops: list[tuple[str, Callable[[], None], LoopStatus, Callable[[float], None]]] = [
+            ("collect", self.collector.run, self.status, self.collector.pause)
+        ]
+        loops += [
+            (f"deliver {deliverer.target.name}", deliverer.run, deliverer.status, self.stopping.sleep)
+            for deliverer in self.deliverers
+        ]
+        for name, run, status, pause in loops:
+            thread = threading.Thread(
+                target=keep_going,
+                args=(run, status, self.stopping, pause),
+                name=f"{name} {self.source.name}",
+                daemon=True,
+            )
+            thread.start()
+            self.threads.append(thread)
+
+    def statuses(self) -> list[LoopStatus]:
+        """All loops' statuses."""
+        return [self.status, *(deliverer.status for deliverer in self.deliverers)]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a loop waits for a person."""
+        return any(status.state == "stopped" for status in self.statuses())
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every target has what the source had at the start, backfills included."""
+        settled = self.collector.settled
+        if settled is None:
+            return False
+        return all(
+            deliverer.position is not None and deliverer.position >= settled
+            for deliverer in self.deliverers
+            if deliverer.status.state != "stopped"
+        )
+
+    def trim(self, log: Log, most_bytes: int) -> None:
+        """Forget what all targets have; beyond ``most_bytes`` also what the slowest lacks, which is refilled later."""
+        slowest = min((deliverer.position or 0 for deliverer in self.deliverers), default=0)
+        through = max(slowest, log.excess(self.source.name, most_bytes))
+        keep = self.collector.keep
+        log.trim(self.source.name, through if keep is None else min(through, keep))
+
+    def drop(self, log: Log, purge: bool) -> str:
+        """End the loops, then remove slot and log, and what was built from them; returns what was done."""
+        self.stopping.now()
+        for thread in self.threads:
+            thread.join()
+        self.dropped = True
+        return drop_source(self.source, log, [deliverer.target for deliverer in self.deliverers] if purge else [])
+
+
+class Worker:
+    """Hosts sources until its supervisor is gone or says so, or until all of them are caught up."""
+
+    def __init__(
+        self, name: str, hosted: Sequence[Hosted], log: Log, hub: Hub, most_bytes: int, close: Callable[[], None]
+    ) -> None:
+        self._name = name
+        self._hosted = list(hosted)
+        self._log = log
+        self._hub = hub
+        self._most_bytes = most_bytes
+        self._close = close
+        self._stopping = Stopping()
+
+    def run(self, until_caught_up: bool) -> int:
+        """Returns the exit status. Ends when standard input does: the supervisor holds its other end."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: self._stopping.now())
+        threading.Thread(target=self._watch_supervisor, daemon=True).start()
+        self._hub.release(self._name)
+        for hosted in self._hosted:
+            hosted.start()
+        status = CAUGHT_UP
+        trimmed = time.monotonic()
+        while not self._stopping:
+            self._report()
+            self._answer()
+            if time.monotonic() - trimmed >= _TRIM_SECONDS:
+                trimmed = time.monotonic()
+                self._trim()
+            if until_caught_up and all(hosted.caught_up or hosted.stopped for hosted in self._hosted):
+                stopped = any(hosted.stopped for hosted in self._hosted)
+                status = CAUGHT_UP_BUT_STOPPED if stopped else CAUGHT_UP
+                break
+            self._stopping.sleep(_ROUND_SECONDS)
+        self._end()
+        return status
+
+    def _watch_supervisor(self) -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        self._stopping.now()
+
+    def _report(self) -> None:
+        statuses = [status for hosted in self._hosted if not hosted.dropped for status in hosted.statuses()]
+        self._hub.report(self._name, [status.report(self._name) for status in statuses])
+
+    def _answer(self) -> None:
+        for hosted in self._hosted:
+            request = self._hub.claim(self._name, [hosted.source.name], [DROP])
+            if request is not None:
+                try:
+                    outcome = hosted.drop(self._log, bool(request.arguments.get("purge")))
+                except CatchmentError as error:
+                    outcome = f"refused: {error}"
+                self._hub.finish(request.id, outcome)
+
+    def _trim(self) -> None:
+        for hosted in self._hosted:
+            try:
+                hosted.trim(self._log, self._most_bytes)
+            except CatchmentError as error:
+                logger.warning("trimming failed", source=hosted.source.name, error=str(error))
+
+    def _end(self) -> None:
+        """Let the loops finish what they are doing; what hangs is ended with the process, which loses nothing."""
+        for hosted in self._hosted:
+            hosted.stopping.now()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for hosted in self._hosted:
+            for thread in hosted.threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self._report()
+        self._close()

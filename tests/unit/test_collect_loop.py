@@ -1,0 +1,217 @@
+"""The collect loop: what it appends, and that it acknowledges nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from pgoutput_messages import begin, commit, insert, logical_message, relation, truncate
+
+from catchment.log.base import State
+from catchment.log.memory import MemoryLog
+from catchment.model.batch import Batch, Message, SchemaChanged, Truncated
+from catchment.model.errors import LogFull
+from catchment.model.lsn import Lsn
+from catchment.model.table import Column, ReplicaIdentity, Table
+from catchment.pipeline import cut
+from catchment.pipeline.collect import IDLE_BYTES, collect
+from catchment.pipeline.cut import Cutter
+from catchment.pipeline.shapes import Shapes
+from catchment.pipeline.status import Stopping
+from catchment.pipeline.streamed import Streamed
+from catchment.postgres.catalog import PublishedTable
+from catchment.postgres.scripted import ScriptedStream
+from catchment.postgres.stream import Received
+from catchment.wire import Decoder, Relation, RelationColumn
+
+AT = datetime(2026, 11, 23, tzinfo=UTC)
+PLACES = Relation(
+    oid=1,
+    schema="public",
+    name="places",
+    identity=ReplicaIdentity.DEFAULT,
+    columns=(RelationColumn("id", 23, -1, True), RelationColumn("name", 25, -1, False)),
+)
+
+
+def published(shape: Relation, filenode: int = 1) -> PublishedTable:
+    columns = tuple(
+        Column(number + 1, column.name, "pg_catalog", {23: "int4", 25: "text"}[column.type_oid], column.typmod, True)
+        for number, column in enumerate(shape.columns)
+    )
+    table = Table(shape.oid, shape.schema, shape.name, columns, ("id",), shape.identity, filenode)
+    return PublishedTable(table=table, relation=shape, row_filter=None, partitioned=False, estimated_rows=None)
+
+
+class Nothing:
+    """A collector that has nothing to do beside its stream."""
+
+    awaited: Lsn | None = None
+
+    def between_transactions(self) -> None:
+        pass
+
+
+class Source:
+    """The collect loop over a scripted stream and a log in memory; several runs continue each other as restarts do."""
+
+    def __init__(self, *shapes: Relation) -> None:
+        self.log = MemoryLog()
+        self.catalog = {shape.oid: published(shape) for shape in shapes}
+        self.work = Nothing()
+
+    def run(self, *script: Received, append: Callable[[Batch, State], None] | None = None) -> ScriptedStream:
+        stopping = Stopping()
+        stream = ScriptedStream(script, stopping.now)
+        writer = self.log.open_writer("orders")
+        try:
+            tail = writer.tail
+            shapes, streamed = Shapes("orders", tail.state, lambda: self.catalog), Streamed(tail.state)
+            cutter = Cutter("orders", tail.frontier.lsn, Decoder(tail.frontier.lsn, 0), shapes, streamed)
+
+            def append_to_log(batch: Batch, state: State) -> Lsn:
+                if append:
+                    append(batch, state)
+                writer.append(batch, state)
+                return writer.tail.frontier.lsn
+
+            collect(stream, cutter, append_to_log, self.work, stopping)
+        finally:
+            writer.close()
+        return stream
+
+    def batches(self) -> list[Batch]:
+        span = self.log.wait("orders", 0, 0)
+        return [batch for _, batch in self.log.read("orders", 0, span.last)]
+
+    def names(self) -> list[str]:
+        return [name for batch in self.batches() for rows in batch.rows for name in rows.data.column(7).to_pylist()]
+
+
+def transaction(lsn: int, *names: str, with_relation: bool = True) -> list[bytes]:
+    rows = [insert(1, [str(number), name]) for number, name in enumerate(names)]
+    return [begin(lsn), *([relation(PLACES)] if with_relation else []), *rows, commit(lsn, lsn + 8)]
+
+
+def test_promise_1_only_what_the_log_holds_is_acknowledged() -> None:
+    source = Source(PLACES)
+
+    def full(batch: Batch, state: State) -> None:
+        if batch.until > 100:
+            raise LogFull("no space")
+
+    with pytest.raises(LogFull):
+        source.run(Received(transaction(50, "a")), Received(transaction(100, "b")), append=full)
+    stream = source.run(Received([]))
+    assert source.names() == ["a"]
+    assert set(stream.acknowledged) == {58}
+
+
+def test_promise_1_a_transaction_sent_again_is_taken_once() -> None:
+    source = Source(PLACES)
+    source.run(Received(transaction(50, "a")))
+    source.run(Received(transaction(50, "a") + transaction(58, "next to it", with_relation=False)))
+    assert source.names() == ["a", "next to it"]
+
+
+def test_promise_3_a_half_received_transaction_is_neither_visible_nor_acknowledged() -> None:
+    source = Source(PLACES)
+    whole = transaction(50, "a", "b")
+    stream = source.run(Received(whole[:-1], position=Lsn(70), reply_requested=True))
+    assert source.batches() == []
+    assert set(stream.acknowledged) == {0}
+
+
+def test_promise_3_a_transaction_larger_than_a_batch_appears_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut, "MOST_ROWS", 2)
+    source = Source(PLACES)
+    names = [f"name {number}" for number in range(7)]
+    messages = transaction(20, "before") + transaction(50, *names, with_relation=False)
+    stream = source.run(Received(messages[:8]))
+    assert source.batches() == []
+    assert set(stream.acknowledged) == {0}
+    stream = source.run(Received(messages))
+    assert source.names() == ["before", *names]
+    assert [batch.ends_transaction for batch in source.batches()].count(True) == 1
+    assert stream.acknowledged[-1] == 58
+
+
+def test_promise_2_an_idle_source_is_acknowledged() -> None:
+    source = Source(PLACES)
+    far = Lsn(58 + IDLE_BYTES)
+    stream = source.run(Received(transaction(50, "a")), Received([], position=far, sent_at=AT))
+    assert stream.acknowledged[-1] == far
+    assert source.batches()[-1].committed_at == AT
+
+
+def test_promise_2_an_acknowledgement_that_is_asked_for_is_given_at_once() -> None:
+    source = Source(PLACES)
+    near = [Received([], position=Lsn(position), sent_at=AT) for position in (60, 70)]
+    stream = source.run(Received(transaction(50, "a")), *near, Received([], Lsn(80), True, AT))
+    assert stream.acknowledged[-1] == 80
+
+
+def test_an_awaited_position_is_asked_for_and_stated_at_once() -> None:
+    source = Source(PLACES)
+    source.run(Received(transaction(50, "a")), Received([], Lsn(60), True, AT))
+    source.work.awaited = Lsn(65)
+    stream = source.run(Received([], Lsn(62), False, AT), Received([], Lsn(66), False, AT))
+    assert stream.asked
+    assert stream.acknowledged[-1] == 66
+
+
+def test_events_stand_before_the_rows_that_follow_them() -> None:
+    source = Source(PLACES)
+    first, last = transaction(50, "before"), insert(1, ["9", "after"])
+    source.run(Received([*first[:-1], truncate(1), last, logical_message("p", b"c"), last, commit(50, 58)]))
+    told = [([type(event) for event in batch.events], batch.changes) for batch in source.batches()]
+    assert told == [([SchemaChanged], 1), ([Truncated], 1), ([Message], 1)]
+
+
+def test_a_message_outside_transactions_is_told_once() -> None:
+    source = Source(PLACES)
+    script = Received([logical_message("p", b"c", lsn=70, transactional=False)])
+    source.run(script)
+    source.run(script)
+    assert [batch.until for batch in source.batches()] == [70]
+
+
+def test_a_column_that_was_added_is_followed_and_its_table_read_again() -> None:
+    source = Source(PLACES)
+    source.run(Received(transaction(50, "a")))
+    wider = Relation(1, "public", "places", PLACES.identity, (*PLACES.columns, RelationColumn("more", 25, -1, False)))
+    source.catalog = {1: published(wider)}
+    source.run(Received([begin(60), relation(wider), insert(1, ["2", "b", "c"]), commit(60, 68)]))
+    (changed,) = [event for event in source.batches()[-1].events if isinstance(event, SchemaChanged)]
+    assert [column.name for column in changed.table.columns] == ["id", "name", "more"]
+    assert changed.table.version == 2
+    assert Shapes("orders", source.log.state("orders"), dict).unfilled == {1}
+
+
+def test_a_type_that_was_changed_stops_that_table_alone() -> None:
+    other = Relation(2, "public", "other", PLACES.identity, PLACES.columns)
+    source = Source(PLACES, other)
+    source.run(Received(transaction(50, "a")))
+    changed = Relation(
+        1, "public", "places", PLACES.identity, (PLACES.columns[0], RelationColumn("name", 23, -1, False))
+    )
+    source.catalog = {1: published(changed), 2: published(other)}
+    messages = [begin(60), relation(changed), relation(other), insert(1, ["2", "3"]), insert(2, ["1", "x"])]
+    source.run(Received([*messages, commit(60, 68)]))
+    assert source.names() == ["a", "x"]
+    (stopped,) = [known for known in Shapes("orders", source.log.state("orders"), dict).known.values() if known.stopped]
+    assert stopped.stopped
+    assert "source orders, table public.places: the type of its column name was changed;" in stopped.stopped
+    assert "catchment backfill orders public.places" in stopped.stopped
+
+
+def test_a_shape_that_the_catalog_does_not_have_any_more_is_left_out_until_a_refill() -> None:
+    source = Source(PLACES)
+    source.run(Received(transaction(50, "a")))
+    wider = Relation(1, "public", "places", PLACES.identity, (*PLACES.columns, RelationColumn("more", 25, -1, False)))
+    source.run(Received([begin(60), relation(wider), insert(1, ["2", "b", "c"]), commit(60, 68)]))
+    assert source.names() == ["a"]
+    shapes = Shapes("orders", source.log.state("orders"), dict)
+    assert shapes.followed(1) is None
+    assert shapes.unfilled == {1}

@@ -1,0 +1,181 @@
+"""The deliver loop: where it begins, what it hides, how it paces."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from catchment.hub.memory import MemoryHub
+from catchment.log.base import Span, State
+from catchment.log.memory import MemoryLog
+from catchment.model.batch import Batch, Event, Message, Place, RefillFinished, RefillStarted
+from catchment.model.errors import TargetUnreachable
+from catchment.model.frontier import Frontier
+from catchment.model.lsn import Lsn
+from catchment.pipeline.deliver import Deliverer, Refills, is_due
+from catchment.pipeline.session import REFILL
+from catchment.pipeline.state import TARGET, encode
+from catchment.pipeline.status import Stopping, keep_going
+from catchment.targets.base import Pace
+from catchment.targets.recording import RecordingTarget
+
+AT = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def message(number: int) -> Message:
+    return Message("test", str(number).encode(), Place(number, Lsn(number), 1, AT))
+
+
+class Pipe:
+    """A log with a writer, a hub and a target, and the loop between them in a thread."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        self.hub = MemoryHub()
+        self.target = RecordingTarget("recording")
+        self.writer = self.log.open_writer("orders")
+
+    def append(self, *events: Event, state: State | None = None) -> int:
+        lsn = self.writer.tail.frontier.lsn
+        return self.writer.append(Batch("orders", lsn, Lsn(lsn + 1), 0, True, AT, events), state or {})
+
+    def begin_here(self) -> int:
+        """A refill of all tables for the target begins with the next batch."""
+        offset = self.writer.tail.frontier.offset + 1
+        state = {f"{TARGET}recording": encode({"offset": offset})}
+        self.append(RefillStarted("r", (), ("recording",)), state=state)
+        return offset
+
+    @contextmanager
+    def running(self) -> Iterator[Deliverer]:
+        stopping = Stopping()
+        deliverer = Deliverer("orders", self.target, self.log, self.hub, stopping)
+        arguments = (deliverer.run, deliverer.status, stopping, stopping.sleep)
+        thread = threading.Thread(target=keep_going, args=arguments)
+        thread.start()
+        try:
+            yield deliverer
+        finally:
+            stopping.now()
+            thread.join()
+
+    def told(self) -> list[bytes]:
+        batches = self.target.batches("orders")
+        return [event.content for batch in batches for event in batch.events if isinstance(event, Message)]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.writer.close()
+
+
+def test_a_target_begins_with_its_refill_not_before(pipe: Pipe) -> None:
+    pipe.append(message(1))
+    with pipe.running() as deliverer:
+        time.sleep(0.2)
+        assert deliverer.position is None
+        pipe.begin_here()
+        pipe.append(message(2))
+        eventually(lambda: pipe.told() == [b"2"])
+    assert pipe.hub.claim("worker", ["orders"], [REFILL]) is None
+
+
+def test_promise_1_a_target_goes_on_where_it_stands(pipe: Pipe) -> None:
+    pipe.begin_here()
+    pipe.append(message(1))
+    with pipe.running():
+        eventually(lambda: pipe.told() == [b"1"])
+    pipe.append(message(2))
+    with pipe.running():
+        eventually(lambda: pipe.told() == [b"1", b"2"])
+
+
+def test_a_failing_target_is_tried_again_and_misses_nothing(pipe: Pipe) -> None:
+    pipe.begin_here()
+    pipe.target.fail_next(TargetUnreachable("gone"), TargetUnreachable("gone"))
+    with pipe.running():
+        pipe.append(message(1))
+        pipe.append(message(2))
+        eventually(lambda: pipe.told() == [b"1", b"2"])
+
+
+def test_a_target_that_the_log_was_trimmed_past_asks_for_a_refill(pipe: Pipe) -> None:
+    pipe.begin_here()
+    with pipe.running() as deliverer:
+        eventually(lambda: deliverer.position == 1)
+    for number in range(5):
+        pipe.append(message(number))
+    pipe.log.trim("orders", 4)
+    with pipe.running():
+        eventually(lambda: pipe.hub.claim("worker", ["orders"], [REFILL]) is not None)
+        pipe.begin_here()
+        pipe.append(message(9))
+        eventually(lambda: pipe.told() == [b"9"])
+
+
+def test_a_target_whose_storage_was_lost_begins_with_its_last_refill_while_it_is_kept(pipe: Pipe) -> None:
+    pipe.begin_here()
+    pipe.append(message(1))
+    with pipe.running():
+        eventually(lambda: pipe.told() == [b"1"])
+    pipe.target = RecordingTarget("recording")
+    with pipe.running():
+        eventually(lambda: pipe.told() == [b"1"])
+
+
+def test_a_log_made_anew_is_begun_anew(pipe: Pipe) -> None:
+    pipe.begin_here()
+    pipe.append(message(1))
+    with pipe.running():
+        eventually(lambda: pipe.told() == [b"1"])
+        pipe.writer.close()
+        pipe.log.remove("orders")
+        pipe.writer = pipe.log.open_writer("orders")
+        pipe.begin_here()
+        pipe.append(message(2))
+        eventually(lambda: pipe.told() == [b"1", b"2"])
+
+
+def test_refills_for_other_targets_are_hidden_without_a_gap() -> None:
+    log = uuid4()
+    events: list[tuple[Event, ...]] = [
+        (RefillStarted("mine", (), ("ods", "feed")),),
+        (RefillStarted("other", (), ("feed",)),),
+        (RefillFinished("other"), message(1)),
+        (RefillFinished("mine"),),
+    ]
+    batches = [
+        (Frontier(log, offset, Lsn(offset), AT), Batch("orders", Lsn(0), Lsn(0), 0, True, AT, told))
+        for offset, told in enumerate(events)
+    ]
+    seen = list(Refills("ods", []).addressed(batches))
+    assert [frontier.offset for frontier, _ in seen] == [0, 1, 2, 3]
+    assert [batch.events for _, batch in seen] == [events[0], (), (message(1),), events[3]]
+
+
+def test_a_pace_waits_for_time_or_bytes_and_never_without_reason() -> None:
+    now = datetime.now(UTC)
+    slow = Pace(delay=60, bytes=1000)
+
+    def span(bytes_: int, age: float) -> Span:
+        return Span(uuid4(), 1, 2, bytes_, now - timedelta(seconds=age))
+
+    assert is_due(span(1, 0), Pace(0, 1000))
+    assert not is_due(span(999, 1), slow)
+    assert is_due(span(1000, 1), slow)
+    assert is_due(span(1, 61), slow)
