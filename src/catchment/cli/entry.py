@@ -1,0 +1,64 @@
+"""How every command begins and ends: which catchment.toml, which error, which exit status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from catchment.config import Settings
+from catchment.model.errors import CatchmentError, ConfigError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit statuses other than 0: what was asked failed; usage or configuration; Ctrl-C."""
+
+DEFAULT_CONFIG = Path("catchment.toml")
+
+
+class Commands(TyperGroup):
+    """Ends a command that raised one of our errors with one line on stderr and the exit status for it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CatchmentError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(MISUSED if isinstance(error, ConfigError) else FAILED) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _chosen(context: typer.Context, given: Path) -> Path:
+    """What was said before the command, or in the environment, when nothing was said behind it."""
+    source = context.get_parameter_source("config")
+    if source is not None and source.name != "DEFAULT":
+        return given
+    before: Path = context.find_root().params["config"]
+    return before
+
+
+HELP = "The file that says what is collected and where it goes."
+Config = Annotated[Path, typer.Option("--config", metavar="PATH", callback=_chosen, help=HELP)]
+"""The option that every command has; its default is ``DEFAULT_CONFIG``."""
+
+
+def hub_file(settings: Settings) -> Path:
+    """Where the hub's state is."""
+    return settings.hub.state / "hub.sqlite"
+
+
+def target_names(settings: Settings) -> list[str]:
+    """All targets, in the order of ``status``."""
+    return [*(["ods"] if settings.ods else []), *(feed.name for feed in settings.feed)]
+
+
+def each_second(act: Callable[[], None], until: float) -> None:
+    """Act now, and then every second until the monotonic clock says ``until``."""
+    act()
+    while time.monotonic() < until:
+        time.sleep(1.0)
+        act()

@@ -1,0 +1,64 @@
+"""``catchment run`` and the workers that it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, hub_file, target_names
+from catchment.cli.logging import log_to_stderr
+from catchment.config import load
+from catchment.hub.lock import StateLock
+from catchment.hub.sqlite import SqliteHub
+from catchment.pipeline.supervisor import Supervisor, shares
+
+
+def run(
+    config: Config = DEFAULT_CONFIG,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="This source only; may be repeated.")
+    ] = None,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="End once every target has what the sources have now.")
+    ] = False,
+) -> None:
+    """Collect every change and deliver it to all targets.
+
+    Example: catchment run --only orders --until-caught-up
+    """
+    settings = load(config)
+    names = [settings.one(name).name for name in dict.fromkeys(only or [source.name for source in settings.source])]
+    log_to_stderr()
+    with StateLock(settings.hub.state), closing(SqliteHub(hub_file(settings))) as hub:
+        command = [sys.executable, "-m", "catchment.cli.main", "work", "--config", str(config.resolve())]
+        command += ["--until-caught-up"] if until_caught_up else []
+        commands = {
+            worker: [*command, "--name", worker, *share] for worker, share in shares(names, os.cpu_count() or 1).items()
+        }
+        typer.echo(
+            f"collecting from {', '.join(names)}; delivering to {', '.join(target_names(settings))}; "
+            f"state in {settings.hub.state}"
+        )
+        if Supervisor(commands, hub).run(until_caught_up) != 0:
+            for status in hub.statuses():
+                if status.state == "stopped":
+                    of_target = f"target {status.target}, " if status.target else ""
+                    typer.echo(f"stopped: {of_target}{status.remedy}", err=True)
+            raise typer.Exit(FAILED)
+
+
+def work(
+    sources: Annotated[list[str], typer.Argument()],
+    name: Annotated[str, typer.Option("--name")],
+    config: Config = DEFAULT_CONFIG,
+    until_caught_up: Annotated[bool, typer.Option("--until-caught-up")] = False,
+) -> None:
+    """Host the loops of these sources, for a supervisor that holds the other end of standard input."""
+    from catchment.assembly import build_worker
+
+    log_to_stderr()
+    raise typer.Exit(build_worker(load(config), name, sources).run(until_caught_up))

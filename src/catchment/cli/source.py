@@ -1,0 +1,72 @@
+"""``catchment source``: a source's beginning and end."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from catchment.cli.entry import DEFAULT_CONFIG, Config
+from catchment.cli.requests import ask, conclude, running_hub
+from catchment.config import Settings, load
+from catchment.hub.lock import StateLock, held
+
+app = typer.Typer(help="A source's beginning and end.", no_args_is_help=True)
+
+_DROP_SECONDS = 60.0
+
+
+@app.command("sql")
+def print_sql(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The source.")],
+    role: Annotated[
+        str | None, typer.Option("--role", metavar="ROLE", help="Default: the user that the dsn names, else catchment.")
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Print the SQL that the owning team runs once: role, grants and publication.
+
+    Example: catchment source sql orders | psql -d orders
+    """
+    from catchment.cli.invitation import invitation
+    from catchment.postgres.connection import read_dsn
+
+    settings = load(config).one(name)
+    given = read_dsn(settings.dsn)
+    typer.echo(invitation(settings.name, role or given.get("user", "catchment"), settings.publication), nl=False)
+
+
+@app.command("drop")
+def drop(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The source.")],
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove what the targets built from it.")] = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Remove a source's replication slot and log.
+
+    Example: catchment source drop orders --purge
+    """
+    from catchment.pipeline.worker import DROP
+
+    settings = load(config)
+    source = settings.one(name).name
+    if held(settings.hub.state):
+        with running_hub(settings) as hub:
+            conclude(settings, hub, ask(hub, DROP, source, {"purge": purge}), _DROP_SECONDS)
+    else:
+        typer.echo(_drop_here(settings, source, purge))
+    typer.echo(f"now remove it from the configuration too: the next `catchment run` would begin anew with {source}")
+
+
+def _drop_here(settings: Settings, name: str, purge: bool) -> str:
+    from catchment.assembly import build_log, build_source, build_targets
+    from catchment.pipeline.drop import drop_source
+
+    with StateLock(settings.hub.state), closing(build_log(settings)) as log:
+        targets = build_targets(settings) if purge else []
+        try:
+            return drop_source(build_source(settings.one(name)), log, targets)
+        finally:
+            for target in targets:
+                target.close()

@@ -1,0 +1,49 @@
+"""``catchment status``: where every source and every target stands."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from catchment.cli.entry import DEFAULT_CONFIG, Config, each_second, hub_file, target_names
+from catchment.cli.summary import Summary, summarise
+from catchment.config import Settings, load
+from catchment.hub.lock import held
+from catchment.hub.sqlite import SqliteHub
+
+
+def status(
+    config: Config = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")] = False,
+) -> None:
+    """Show where every source and target stands.
+
+    Below the tables: what is wrong with those that do not go on, and what to do about it.
+
+    Example: catchment status --watch
+    """
+    settings = load(config)
+    until = math.inf if watch else 0.0
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            each_second(lambda: typer.echo(json.dumps(gather(settings))), until)
+        else:
+            from catchment.cli.screen import show
+
+            show(lambda: (gather(settings), ()), until)
+
+
+def gather(settings: Settings) -> Summary:
+    """All that is known of the hub with these settings, whether it runs or not. Raises HubError."""
+    sources = [source.name for source in settings.source]
+    if not hub_file(settings).exists():
+        return summarise(sources, target_names(settings), (), False, datetime.now(UTC))
+    with closing(SqliteHub(hub_file(settings))) as hub:
+        statuses = hub.statuses()
+    return summarise(sources, target_names(settings), statuses, held(settings.hub.state), datetime.now(UTC))
