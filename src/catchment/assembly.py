@@ -15,7 +15,9 @@ from catchment.pipeline.worker import Hosted, Worker
 from catchment.postgres.source import Source
 from catchment.targets.base import Target
 from catchment.targets.feed import FeedTarget
-from catchment.targets.ods.target import OdsTarget
+from catchment.targets.ods import OdsTarget
+
+LARGEST_FILE = 256 * 2**20
 
 
 def build_source(settings: SourceSettings) -> Source:
@@ -24,13 +26,13 @@ def build_source(settings: SourceSettings) -> Source:
 
 
 def build_log(settings: Settings) -> SqliteLog:
-    """The change log of all sources."""
-    return SqliteLog(settings.hub.state / "log")
+    """The change log of all sources, in files small enough that trimming whole ones keeps to the limit."""
+    return SqliteLog(settings.hub.state / "log", min(LARGEST_FILE, settings.log.max_bytes // 4))
 
 
 def build_hub(settings: Settings) -> SqliteHub:
     """What people and processes tell each other."""
-    return SqliteHub(settings.hub.state / "hub.sqlite")
+    return SqliteHub(settings.hub.database)
 
 
 def build_targets(settings: Settings) -> list[Target]:

@@ -63,6 +63,11 @@ class HubSettings(Section):
 
     state: Path = Field(default=Path("var"), description="directory of logs and status; relative to catchment.toml")
 
+    @property
+    def database(self) -> Path:
+        """Where requests and statuses are kept."""
+        return self.state / "hub.sqlite"
+
 
 class LogSettings(Section):
     """``[log]``"""
@@ -161,7 +166,9 @@ def load(path: Path) -> Settings:
 
 
 def _explained(path: Path, error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_input=False)
+    # A misspelt key is also a missing one: the misspelling is what to tell.
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     match first["type"]:
         case "extra_forbidden":

@@ -10,8 +10,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from catchment.demo.cluster import Cluster
+from catchment.postgres.catalog import published_tables
+from catchment.postgres.connection import connect, of_source
 from catchment.postgres.finding import Finding
 from catchment.postgres.preflight import check_ods, check_source
+from catchment.postgres.snapshot import SnapshotReader
 from catchment.postgres.source import Source
 
 every_version = pytest.mark.server_versions
@@ -89,14 +92,30 @@ def test_the_remedies_of_a_role_that_needs_quotes_can_be_run(source: Source) -> 
     assert not troubles(odd)
 
 
-def test_a_privilege_on_columns_alone_is_not_enough(source: Source, reader: Source) -> None:
+def test_a_privilege_on_the_published_columns_is_enough(source: Source, reader: Source) -> None:
     do(source.dsn, "ALTER ROLE reader_preflight REPLICATION; GRANT SELECT ON customers TO reader_preflight")
-    do(source.dsn, "GRANT SELECT (id, total) ON orders TO reader_preflight")
+    do(source.dsn, "GRANT SELECT (id) ON orders TO reader_preflight")
     (trouble,) = troubles(reader)
     assert trouble == (
         "error: source shop, table public.orders: privilege SELECT is missing; "
         'GRANT SELECT ON "public"."orders" TO reader_preflight;'
     )
+
+
+@every_version
+def test_columns_that_are_granted_and_published_can_be_read(source: Source, reader: Source) -> None:
+    do(source.dsn, "ALTER ROLE reader_preflight REPLICATION; GRANT SELECT ON customers TO reader_preflight")
+    do(source.dsn, "GRANT SELECT (id) ON orders TO reader_preflight")
+    do(source.dsn, "DROP PUBLICATION catchment; CREATE PUBLICATION catchment FOR TABLE customers, orders (id)")
+    assert not troubles(reader)
+    translation = of_source("shop")
+    with connect(reader.dsn, translation) as connection:
+        tables = published_tables(connection, "catchment", translation).values()
+    for published in tables:
+        with SnapshotReader(reader.dsn, "catchment", published.table, translation) as snapshot:
+            snapshot.begin()
+            assert snapshot.describe() == published
+            assert list(snapshot.read(published)) == []
 
 
 def test_a_missing_publication_is_named(source: Source) -> None:

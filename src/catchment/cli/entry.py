@@ -46,11 +46,6 @@ Config = Annotated[Path, typer.Option("--config", metavar="PATH", callback=_chos
 """The option that every command has; its default is ``DEFAULT_CONFIG``."""
 
 
-def hub_file(settings: Settings) -> Path:
-    """Where the hub's state is."""
-    return settings.hub.state / "hub.sqlite"
-
-
 def target_names(settings: Settings) -> list[str]:
     """All targets, in the order of ``status``."""
     return [*(["ods"] if settings.ods else []), *(feed.name for feed in settings.feed)]

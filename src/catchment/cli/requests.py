@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from catchment.cli.entry import FAILED, hub_file
+from catchment.cli.entry import FAILED
 from catchment.config import Settings
 from catchment.hub.base import Hub
 from catchment.hub.lock import held
@@ -25,7 +25,7 @@ def running_hub(settings: Settings) -> Iterator[Hub]:
     """The hub that runs with these settings. Raises HubDown when there is none."""
     if not held(settings.hub.state):
         raise HubDown(f"no hub runs on {settings.hub.state}")
-    with closing(SqliteHub(hub_file(settings))) as hub:
+    with closing(SqliteHub(settings.hub.database)) as hub:
         yield hub
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, hub_file, target_names
+from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, target_names
 from catchment.cli.logging import log_to_stderr
 from catchment.config import load
 from catchment.hub.lock import StateLock
@@ -33,7 +33,7 @@ def run(
     settings = load(config)
     names = [settings.one(name).name for name in dict.fromkeys(only or [source.name for source in settings.source])]
     log_to_stderr()
-    with StateLock(settings.hub.state), closing(SqliteHub(hub_file(settings))) as hub:
+    with StateLock(settings.hub.state), closing(SqliteHub(settings.hub.database)) as hub:
         command = [sys.executable, "-m", "catchment.cli.main", "work", "--config", str(config.resolve())]
         command += ["--until-caught-up"] if until_caught_up else []
         commands = {

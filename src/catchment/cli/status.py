@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli.entry import DEFAULT_CONFIG, Config, each_second, hub_file, target_names
+from catchment.cli.entry import DEFAULT_CONFIG, Config, each_second, target_names
 from catchment.cli.summary import Summary, summarise
 from catchment.config import Settings, load
 from catchment.hub.lock import held
@@ -42,8 +42,8 @@ def status(
 def gather(settings: Settings) -> Summary:
     """All that is known of the hub with these settings, whether it runs or not. Raises HubError."""
     sources = [source.name for source in settings.source]
-    if not hub_file(settings).exists():
+    if not settings.hub.database.exists():
         return summarise(sources, target_names(settings), (), False, datetime.now(UTC))
-    with closing(SqliteHub(hub_file(settings))) as hub:
+    with closing(SqliteHub(settings.hub.database)) as hub:
         statuses = hub.statuses()
     return summarise(sources, target_names(settings), statuses, held(settings.hub.state), datetime.now(UTC))

@@ -82,7 +82,6 @@ class Cluster:
         quoted = {name: str(setting).replace("'", "''") for name, setting in settings.items()}
         lines = [f"{name} = '{setting}'\n" for name, setting in quoted.items()]
         (self.directory / "cluster.conf").write_text("".join(lines))
-        (self.directory / "cluster.conf").chmod(0o644)  # written by us, read by the server's user
         (self.directory / "cluster.conf").chmod(0o644)  # ours, and the server reads it
         main = self.directory / "postgresql.conf"
         include = "include 'cluster.conf'\n"

@@ -19,7 +19,7 @@ _LOOK_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 _GRACE_SECONDS = 15.0
 _LONGEST_PAUSE_SECONDS = 30.0
-_ENDED_BY_ITSELF = {0, 3}
+_ENDED_BY_ITSELF = {0, 1, 2, 3}
 
 logger = structlog.get_logger()
 
@@ -39,7 +39,8 @@ class WorkerProcess:
     def start(self) -> None:
         """Start it, or start it again."""
         self.started = time.monotonic()
-        self.process = subprocess.Popen(list(self.command), stdin=subprocess.PIPE)
+        # A process group of its own: Ctrl-C in the terminal is for us, the worker ends when its pipe does.
+        self.process = subprocess.Popen(list(self.command), stdin=subprocess.PIPE, process_group=0)
 
     def ended(self) -> bool:
         """Whether it ran and has ended since the last look; notes how."""

@@ -48,8 +48,22 @@ _LIBPQ = {
 
 _RETRIED_CLASSES = {"08", "40", "53", "57", "58"}
 _RETRIED_STATES = {"55P03", "55006", "25006"}
+# libpq hands on no SQLSTATE when connecting fails, only the server's words.
+_REFUSALS = (
+    "password authentication failed",
+    "no pg_hba.conf entry",
+    "permission denied",
+    " does not exist",
+    "must be superuser or replication role",
+    "no password supplied",
+)
 # Their messages quote the value that was wrong.
 _CLASSES_WITH_VALUES = {"21", "22", "23", "P0"}
+_REMEDIES = {
+    "42501": "grant it; `catchment source sql NAME` prints all that a source needs, `catchment check` what is missing",
+    "55000": "`catchment check` says which setting is missing",
+    "42704": "`catchment check` says what is missing",
+}
 
 
 def conninfo(dsn: str, **parameters: str) -> str:
@@ -67,12 +81,19 @@ def conninfo(dsn: str, **parameters: str) -> str:
 def read_dsn(dsn: str) -> dict[str, str]:
     """The parameters of a connection string or URI. Raises ConfigError without repeating it: it may hold a password."""
     try:
-        return {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
+        given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     except psycopg.ProgrammingError:
         raise ConfigError(
             "the dsn is not a connection string that libpq understands",
             remedy="write it as 'host=… dbname=… user=…', as 'service=…' or as a postgresql:// URI",
         ) from None
+    ports = given.get("port", "").replace(",", "")
+    if "@" in given.get("host", "") or not (ports == "" or ports.isdigit()):
+        # What libpq then takes for a host or a port is a piece of the password, and it would print it.
+        raise ConfigError(
+            "the dsn's host or port is not one", remedy="percent-encode the password if it has @, / or : in it"
+        )
+    return given
 
 
 def masked(dsn: str) -> str:
@@ -93,8 +114,13 @@ class Translation:
         state = error.sqlstate
         if state is None:
             text = next((line for line in str(error).splitlines() if line.strip()), "connection lost")
-            broken = isinstance(error, psycopg.OperationalError)
-            return (self.unreachable if broken else self.refused)(text, source=self.source, table=table)
+            broken = isinstance(error, psycopg.OperationalError) and not any(map(text.__contains__, _REFUSALS))
+            return (self.unreachable if broken else self.refused)(
+                text,
+                source=self.source,
+                table=table,
+                remedy=None if broken else "correct the dsn or grant what it lacks",
+            )
         if state[:2] in _CLASSES_WITH_VALUES:
             text = f"PostgreSQL reports {type(error).__name__} (SQLSTATE {state})"
         else:
@@ -102,7 +128,8 @@ class Translation:
         retried = state[:2] in _RETRIED_CLASSES or state in _RETRIED_STATES
         if retried:
             return self.unreachable(text, source=self.source, table=table, remedy="it is tried again")
-        return self.refused(text, source=self.source, table=table)
+        remedy = _REMEDIES.get(state, "see what the server's own log says about it")
+        return self.refused(text, source=self.source, table=table, remedy=remedy)
 
     @contextlib.contextmanager
     def around(self, table: str | None = None) -> Iterator[None]:

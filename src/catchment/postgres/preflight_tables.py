@@ -14,11 +14,14 @@ from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.finding import Finding
 from catchment.postgres.source import Source
 
-# Reading a table begins with LOCK TABLE, which takes the privilege on the table: one on its columns will not do.
 _ACCESS = """
 SELECT c.oid::bigint AS oid, quote_ident(current_user) AS role,
     has_schema_privilege(c.relnamespace, 'USAGE') AS may_enter,
-    has_table_privilege(c.oid, 'SELECT') AS may_read,
+    ARRAY(
+        SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+    ) AS readable,
     row_security_active(c.oid) AS rows_hidden
 FROM pg_class c WHERE c.oid = ANY (%s::oid[])
 """
@@ -60,7 +63,7 @@ class _Access:
     oid: int
     role: str
     may_enter: bool
-    may_read: bool
+    readable: list[str]
     rows_hidden: bool
 
 
@@ -103,7 +106,7 @@ def _access(
                 remedy = f"GRANT USAGE ON SCHEMA {_quoted(table.schema)} TO {access.role};"
                 what = f"privilege USAGE on schema {table.schema} is missing"
                 yield Finding("error", f"source {source.name}", what, remedy)
-            if not access.may_read:
+            if not {column.name for column in table.columns}.issubset(access.readable):
                 remedy = f"GRANT SELECT ON {name} TO {access.role};"
                 yield Finding("error", _where(source, table), "privilege SELECT is missing", remedy)
             if access.rows_hidden:

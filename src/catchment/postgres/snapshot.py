@@ -12,7 +12,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from catchment.model.errors import TableLocked
+from catchment.model.errors import CatchmentError, TableLocked
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 from catchment.postgres.catalog import PublishedTable, published_tables
@@ -36,7 +36,8 @@ class SnapshotReader:
     """One REPEATABLE READ transaction that reads one table, locked so that no TRUNCATE or rewrite can come between.
 
     The lock is taken before the snapshot: a snapshot older than a TRUNCATE would find the new, empty file and read
-    nothing, without an error. Raises SourceUnreachable, SourceRefused, TableLocked.
+    nothing, without an error. It is held by a second transaction, through a query for no rows, since LOCK TABLE asks
+    for more than SELECT on some columns. Raises SourceUnreachable, SourceRefused, TableLocked.
     https://www.postgresql.org/docs/current/mvcc-caveats.html
     """
 
@@ -45,7 +46,12 @@ class SnapshotReader:
         self._publication = publication
         self._table = table
         self._connection = connect(dsn, translation)
-        self._watch = connect(dsn, translation)
+        try:
+            self._lock = connect(dsn, translation)
+        except CatchmentError:
+            self._connection.close()
+            raise
+        self._locked = False
 
     def __enter__(self) -> Self:
         return self
@@ -56,21 +62,27 @@ class SnapshotReader:
         self.close()
 
     def begin(self) -> Moment:
-        """Lock the table and take a new snapshot, in place of the one before."""
-        name = sql.Identifier(self._table.schema, self._table.name)
+        """Lock the table, if it is not locked yet, and take a new snapshot in place of the one before."""
         with self._translation.around(str(self._table)):
+            if not self._locked:
+                self._take_lock()
             self._connection.rollback()
-            try:
-                self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-                self._connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name))
-            except psycopg.errors.LockNotAvailable:
-                raise self._locked("is locked by another transaction") from None
+            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             ((snapshot, position, segment_bytes),) = self._connection.execute(
                 """SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
                           pg_size_bytes(current_setting('wal_segment_size'))"""
             ).fetchall()
         return Moment(snapshot=snapshot, fence=Lsn.parse(position).before_page_header(segment_bytes))
+
+    def _take_lock(self) -> None:
+        name = sql.Identifier(self._table.schema, self._table.name)
+        try:
+            self._lock.execute("BEGIN")
+            self._lock.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
+            self._lock.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(name))
+        except psycopg.errors.LockNotAvailable:
+            raise self._given_up("is locked by another transaction") from None
+        self._locked = True
 
     def describe(self) -> PublishedTable | None:
         """The table's shape in this snapshot; null when the publication no longer has it."""
@@ -101,21 +113,21 @@ class SnapshotReader:
                 yield copytext.parse(b"".join(rows), len(published.table.columns))
 
     def _give_way(self) -> None:
-        waiting = self._watch.execute(
+        waiting = self._lock.execute(
             """SELECT FROM pg_locks WHERE relation = %s AND NOT granted AND mode = 'AccessExclusiveLock'
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
             (self._table.oid,),
         ).fetchone()
         if waiting is not None:
-            raise self._locked("is wanted exclusively by another transaction, so reading it was given up")
+            raise self._given_up("is wanted exclusively by another transaction, so reading it was given up")
 
-    def _locked(self, what: str) -> TableLocked:
+    def _given_up(self, what: str) -> TableLocked:
         return TableLocked(what, source=self._translation.source, table=str(self._table))
 
     def close(self) -> None:
         """Release snapshot and lock."""
         self._connection.close()
-        self._watch.close()
+        self._lock.close()
 
 
 def _copy_statement(published: PublishedTable) -> sql.Composed:

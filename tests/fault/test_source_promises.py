@@ -1,0 +1,223 @@
+"""What a source can rely on, and what happens to one whose slot is lost; from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source, eventually
+
+from catchment.demo.cluster import Cluster
+from catchment.model.lsn import Lsn
+
+KEYS = {"places": ["id"]}
+
+
+@pytest.fixture
+def hub_factory(tmp_path: Path) -> Iterator[Callable[..., RunningHub]]:
+    hubs: list[RunningHub] = []
+
+    def make(*arguments: object, **options: object) -> RunningHub:
+        hubs.append(RunningHub(tmp_path, *arguments, **options))  # type: ignore[arg-type]
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        hub.close()
+
+
+def execute(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def one(dsn: str, query: str) -> object:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute(query).fetchone()
+    return row[0] if row else None
+
+
+def make_places(dsn: str) -> None:
+    execute(
+        dsn,
+        "CREATE TABLE places (id int PRIMARY KEY, name text)",
+        "INSERT INTO places SELECT n, 'place ' || n FROM generate_series(1, 1000) n",
+        "CREATE PUBLICATION catchment FOR ALL TABLES",
+    )
+
+
+def confirmed(dsn: str, slot: str) -> Lsn:
+    return Lsn.parse(str(one(dsn, f"SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'")))
+
+
+def has_rows(dsn: str, table: str, count: int) -> bool:
+    if one(dsn, f"SELECT to_regclass('{table}') IS NOT NULL") is not True:
+        return False
+    return one(dsn, f"SELECT count(*) FROM {table}") == count
+
+
+@pytest.mark.server_versions
+def test_promise_2_a_stopped_target_holds_no_wal_back_and_catches_up(
+    source_database: str, private_cluster: Cluster, hub_factory: Callable[..., RunningHub]
+) -> None:
+    make_places(source_database)
+    ods = private_cluster
+    hub = hub_factory({"orders": source_database}, ods=ods.dsn())
+    hub.start()
+    eventually(lambda: has_rows(ods.dsn(), "orders.places", 1000), "the first load")
+    ods.stop()
+    for number in range(3):
+        before = confirmed(source_database, "catchment_orders")
+        execute(source_database, f"INSERT INTO places VALUES ({2000 + number}, 'while it is away')")
+        eventually(lambda: confirmed(source_database, "catchment_orders") > before, "an acknowledgement")  # noqa: B023
+    eventually(lambda: hub.status()["targets"][0]["state"] == "retrying", "the target's trouble in the status")
+    assert "catchment" not in (hub.status()["targets"][0]["remedy"] or "").partition(";")[0].split("password")[1:]
+    ods.start()
+    eventually(lambda: has_rows(ods.dsn(), "orders.places", 1003), "the target to catch up")
+
+
+@pytest.mark.server_versions
+def test_promise_2_an_idle_source_beside_a_busy_neighbour_retains_little_wal(
+    private_cluster: Cluster, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    server = private_cluster
+    execute(server.dsn(), "CREATE DATABASE neighbour")
+    make_places(server.dsn())
+    hub = hub_factory({"orders": server.dsn()}, ods=ods_database)
+    hub.start()
+    eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
+    frontier = hub.status()["targets"][0]["frontier"]
+    execute(
+        server.dsn("neighbour"), "CREATE TABLE busy AS SELECT n, repeat('x', 500) FROM generate_series(1, 300000) n"
+    )
+    retained = """SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) < 64 * 2^20 FROM pg_replication_slots
+                  WHERE slot_name = 'catchment_orders'"""
+    execute(server.dsn(), "CHECKPOINT")
+    eventually(lambda: one(server.dsn(), retained) is True, "the slot to let go of the neighbour's WAL")
+    eventually(lambda: Lsn.parse(hub.status()["targets"][0]["frontier"]) > Lsn.parse(frontier), "the frontier to move")
+
+
+@pytest.mark.server_versions
+def test_promise_1_a_feed_added_after_the_log_was_trimmed_is_complete(
+    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    make_places(source_database)
+    hub = hub_factory({"orders": source_database}, ods=ods_database)
+    hub.extra = "[log]\nmax_bytes = 1048576\n"
+    hub.write()
+    hub.start()
+    eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
+    for _ in range(20):
+        execute(source_database, "UPDATE places SET name = md5(random()::text) || md5(random()::text)")
+    files = hub.directory / "var" / "log" / "orders"
+    first = "00000000000000000001.sqlite"
+    eventually(lambda: files.exists() and not (files / first).exists(), "the log to be trimmed")
+    hub.stop()
+    hub.feed = True
+    hub.write()
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source_database)
+    assert_feed_equals_source(hub, "orders", KEYS)
+
+
+@pytest.mark.server_versions
+@pytest.mark.parametrize("how", ["dropped", "made anew"])
+def test_a_lost_slot_stops_its_source_alone_and_the_remedy_mends_it(
+    source_database: str,
+    second_source_database: str,
+    ods_database: str,
+    hub_factory: Callable[..., RunningHub],
+    how: str,
+) -> None:
+    for dsn in (source_database, second_source_database):
+        make_places(dsn)
+    hub = hub_factory({"orders": source_database, "payments": second_source_database}, ods=ods_database)
+    hub.until_caught_up()
+    execute(source_database, "SELECT pg_drop_replication_slot('catchment_orders')")
+    execute(source_database, "DELETE FROM places WHERE id <= 10", "UPDATE places SET name = 'changed' WHERE id = 11")
+    if how == "made anew":
+        execute(source_database, "SELECT pg_create_logical_replication_slot('catchment_orders', 'pgoutput')")
+    stopped = hub.command("run", "--until-caught-up", expect=1)
+    assert "source orders: slot catchment_orders" in stopped.stderr
+    assert "run `catchment backfill orders`" in stopped.stderr
+    hub.start()
+    eventually(lambda: hub.source_status("orders")["state"] == "stopped", "the source to stop")
+    execute(second_source_database, "INSERT INTO places VALUES (5000, 'new')")
+    eventually(lambda: has_rows(ods_database, "payments.places", 1001), "the other source to go on")
+    assert has_rows(ods_database, "orders.places", 1000)
+    hub.command("backfill", "orders")
+    eventually(lambda: has_rows(ods_database, "orders.places", 990), "the source to be read again")
+    hub.stop()
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source_database)
+
+
+@pytest.mark.server_versions
+def test_promise_1_a_commit_that_waits_for_a_standby_is_not_lost_by_a_backfill(
+    private_cluster: Cluster, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    source = private_cluster.dsn()
+    make_places(source)
+    hub = hub_factory({"orders": source}, ods=ods_database)
+    hub.until_caught_up()
+    execute(source, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    private_cluster.restart()
+    hub.start()
+    insert = "INSERT INTO places VALUES (2000, 'streamed before others see it')"
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(execute, source, insert)
+        eventually(lambda: has_rows(ods_database, "orders.places", 1001), "the change to be streamed")
+        assert has_rows(source, "public.places", 1000)
+        hub.command("backfill", "orders", "--no-wait")
+        eventually(lambda: hub.source_status("orders")["state"] == "refilling", "the backfill to begin")
+        execute(source, "SET synchronous_commit = local; CREATE TABLE elsewhere (); DROP TABLE elsewhere")
+        time.sleep(1)
+        assert has_rows(ods_database, "orders.places", 1001)
+        execute(source, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+        waiting.result()
+    eventually(lambda: hub.source_status("orders")["state"] == "streaming", "the backfill to end")
+    hub.stop()
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source)
+    assert has_rows(ods_database, "orders.places", 1001)
+
+
+@pytest.mark.server_versions
+def test_a_column_that_is_added_arrives_with_its_default(
+    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    make_places(source_database)
+    hub = hub_factory({"orders": source_database}, ods=ods_database, feed=True)
+    hub.start()
+    eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
+    execute(
+        source_database,
+        "ALTER TABLE places ADD COLUMN kind text DEFAULT 'house'",
+        "INSERT INTO places (id, name, kind) VALUES (2000, 'new', 'shop')",
+    )
+    hub.stop()
+    hub.until_caught_up()
+    assert one(ods_database, "SELECT count(*) FROM orders.places WHERE kind = 'house'") == 1000
+    assert_ods_equals_source(ods_database, "orders", source_database)
+
+
+@pytest.mark.server_versions
+def test_a_table_that_is_published_later_is_backfilled(
+    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    make_places(source_database)
+    hub = hub_factory({"orders": source_database}, ods=ods_database)
+    hub.start()
+    eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
+    execute(
+        source_database, "CREATE TABLE later (id int PRIMARY KEY)", "INSERT INTO later SELECT generate_series(1, 50)"
+    )
+    eventually(lambda: has_rows(ods_database, "orders.later", 50), "the new table")
+    hub.stop()
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source_database)

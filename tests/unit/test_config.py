@@ -1,0 +1,84 @@
+"""catchment.toml: what is read, what is refused and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catchment.config import load
+from catchment.model.errors import ConfigError
+from catchment.postgres.connection import masked, read_dsn
+
+GOOD = """
+[[source]]
+name = "orders"
+dsn = "host=orders password=${SECRET}"
+[ods]
+dsn = "service=ods"
+[[feed]]
+path = "feed/{source}.jsonl"
+"""
+
+
+def refusal(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(path)
+    assert "\n" not in str(refused.value)
+    return str(refused.value).removeprefix(f"{path}: ")
+
+
+def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "geheim")
+    (path := tmp_path / "catchment.toml").write_text(GOOD)
+    settings = load(path)
+    (source,) = settings.source
+    assert (source.dsn, source.publication, source.slot_name) == (
+        "host=orders password=geheim",
+        "catchment",
+        "catchment_orders",
+    )
+    assert settings.hub.state == tmp_path / "var"
+    assert settings.feed[0].path == f"{tmp_path}/feed/{{source}}.jsonl"
+    assert "geheim" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('dsn = "host', 'dns = "host', "source[0].dns is not a setting; did you mean dsn?"),
+        ("[ods]", "[odds]", "odds is not a setting; did you mean ods?"),
+        ('name = "orders"', "", "source[0].name is missing; add it"),
+        ('"orders"', '"Orders"', "source[0].name: a name is made of a-z"),
+        ('"orders"', '"public"', "source[0].name: public is reserved"),
+        ("SECRET", "NOT_SET", "source[0].dsn: the environment variable NOT_SET is not set"),
+        ("{source}", "orders", "feed[0].path: the path needs {source} in it"),
+        ("[ods]", '[[source]]\nname = "orders"\ndsn = "x"\n[ods]', "source orders is there twice"),
+        ("dsn = ", "dsn ", "Expected '=' after a key"),
+    ],
+)
+def test_each_mistake_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, sentence: str
+) -> None:
+    monkeypatch.setenv("SECRET", "geheim")
+    assert refusal(tmp_path / "catchment.toml", GOOD.replace(old, new, 1)).startswith(sentence)
+
+
+def test_a_hub_without_a_target_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "catchment.toml", GOOD.partition("[ods]")[0].replace("${SECRET}", "x")) == (
+        "there is no target: add [ods] or [[feed]]; correct it"
+    )
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u:ca@nary@host/db", "postgresql://u:canary/rest@host/db"])
+def test_promise_5_a_password_that_libpq_would_take_for_a_host_is_refused_without_printing_it(dsn: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_dsn(dsn)
+    assert "percent-encode the password" in str(refused.value)
+    assert "nary" not in str(refused.value)
+
+
+def test_a_dsn_is_printed_without_its_password() -> None:
+    assert "geheim" not in masked("host=h password=geheim")
+    assert "h" in masked("host=h password=geheim")
