@@ -171,14 +171,16 @@ def test_promise_1_a_commit_that_waits_for_a_standby_is_not_lost_by_a_backfill(
     insert = "INSERT INTO places VALUES (2000, 'streamed before others see it')"
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(execute, source, insert)
-        eventually(lambda: has_rows(ods_database, "orders.places", 1001), "the change to be streamed")
-        assert has_rows(source, "public.places", 1000)
-        hub.command("backfill", "orders", "--no-wait")
-        eventually(lambda: hub.source_status("orders")["state"] == "refilling", "the backfill to begin")
-        execute(source, "SET synchronous_commit = local; CREATE TABLE elsewhere (); DROP TABLE elsewhere")
-        time.sleep(1)
-        assert has_rows(ods_database, "orders.places", 1001)
-        execute(source, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+        try:
+            eventually(lambda: has_rows(ods_database, "orders.places", 1001), "the change to be streamed")
+            assert has_rows(source, "public.places", 1000)
+            hub.command("backfill", "orders", "--no-wait")
+            eventually(lambda: hub.source_status("orders")["state"] == "refilling", "the backfill to begin")
+            execute(source, "SET synchronous_commit = local; CREATE TABLE elsewhere (); DROP TABLE elsewhere")
+            time.sleep(1)
+            assert has_rows(ods_database, "orders.places", 1001)
+        finally:
+            execute(source, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
         waiting.result()
     eventually(lambda: hub.source_status("orders")["state"] == "streaming", "the backfill to end")
     hub.stop()
