@@ -20,6 +20,7 @@ _STATUS = struct.Struct("!cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MOST_BYTES = 4 * 2**20
 _STATUS_SECONDS = 10.0
+_GATHER_SECONDS = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class SlotStream:
         self._pgconn = replication.pgconn
         self._source = replication.translation.source
         self._acknowledged = Lsn(0)
-        self._said = 0.0
+        self._said = self._received = 0.0
         ((timeout,),) = replication.execute("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
         # In milliseconds, 0 for never. The server asks at half of it, but a busy reader does not see the question.
         self._say_every = min(_STATUS_SECONDS, int(timeout) / 3000) if int(timeout) else _STATUS_SECONDS
@@ -77,6 +78,7 @@ class SlotStream:
             raise
 
     def receive(self, timeout: float) -> Received:
+        self._gather()
         messages: list[bytes] = []
         size = 0
         waited = False
@@ -97,6 +99,16 @@ class SlotStream:
                 waited = bool(messages) and not self._replication.wait_readable(0)
                 self._pgconn.consume_input()
         return Received(messages)
+
+    def _gather(self) -> None:
+        """Let a little more arrive when the last piece came just now.
+
+        A change that comes alone goes on at once; a thousand transactions a second would otherwise be a thousand
+        batches, and each of them costs a write to the disk.
+        """
+        now = time.monotonic()
+        time.sleep(max(0.0, min(_GATHER_SECONDS, self._received + _GATHER_SECONDS - now)))
+        self._received = time.monotonic()
 
     def _keepalive(self, messages: list[bytes], data: bytes) -> Received:
         if len(data) != _KEEPALIVE.size or data[:1] != b"k":
