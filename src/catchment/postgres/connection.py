@@ -114,13 +114,13 @@ class Translation:
         state = error.sqlstate
         if state is None:
             text = next((line for line in str(error).splitlines() if line.strip()), "connection lost")
-            broken = isinstance(error, psycopg.OperationalError) and not any(map(text.__contains__, _REFUSALS))
-            return (self.unreachable if broken else self.refused)(
-                text,
-                source=self.source,
-                table=table,
-                remedy=None if broken else "correct the dsn or grant what it lacks",
-            )
+            if not isinstance(error, psycopg.OperationalError):
+                return self.refused(
+                    text, source=self.source, table=table, remedy="please report this defect of Catchment"
+                )
+            if any(refusal in text for refusal in _REFUSALS):
+                return self.refused(text, source=self.source, remedy="correct the dsn, or grant what its role lacks")
+            return self.unreachable(text, source=self.source, table=table)
         if state[:2] in _CLASSES_WITH_VALUES:
             text = f"PostgreSQL reports {type(error).__name__} (SQLSTATE {state})"
         else:

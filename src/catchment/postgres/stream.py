@@ -6,7 +6,7 @@ import struct
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from catchment.model.errors import DecodeError, SlotBusy, SourceUnreachable
 from catchment.model.lsn import Lsn
@@ -35,6 +35,12 @@ class Received:
     position: Lsn | None = None
     reply_requested: bool = False
     sent_at: datetime = _EPOCH
+
+
+class _Keepalive(NamedTuple):
+    position: Lsn
+    sent_at: datetime
+    reply_requested: bool
 
 
 class Stream(Protocol):
@@ -80,25 +86,33 @@ class SlotStream:
     def receive(self, timeout: float) -> Received:
         self._gather()
         messages: list[bytes] = []
+        keepalive: _Keepalive | None = None
+        reply_requested = False
         size = 0
         waited = False
         with self._replication.translation.around():
             while size < _MOST_BYTES:
                 count, data = self._pgconn.get_copy_data(1)
-                if count > 0:
-                    if data[0] == _WAL_DATA:
-                        messages.append(bytes(data[_WAL_DATA_HEADER:]))
-                        size += count
-                        continue
-                    return self._keepalive(messages, bytes(data))
-                if count < 0:
+                if count > 0 and data[0] == _WAL_DATA:
+                    messages.append(bytes(data[_WAL_DATA_HEADER:]))
+                    size += count
+                    # A busy server says where it is after every few transactions; it matters at the end only.
+                    keepalive = None
+                elif count > 0:
+                    keepalive = self._keepalive(bytes(data))
+                    reply_requested = reply_requested or keepalive.reply_requested
+                elif count < 0:
                     self._ended()
-                # Nothing whole is left in the buffer: look once more at the socket, then make do with what there is.
-                if waited or (not messages and not self._replication.wait_readable(timeout)):
-                    break
-                waited = bool(messages) and not self._replication.wait_readable(0)
-                self._pgconn.consume_input()
-        return Received(messages)
+                else:
+                    # Nothing whole is left in the buffer: look once more at the socket, then take what there is.
+                    something = bool(messages) or keepalive is not None
+                    if waited or (not something and not self._replication.wait_readable(timeout)):
+                        break
+                    waited = something and not self._replication.wait_readable(0)
+                    self._pgconn.consume_input()
+        if keepalive is None:
+            return Received(messages, reply_requested=reply_requested)
+        return Received(messages, keepalive.position, reply_requested, keepalive.sent_at)
 
     def _gather(self) -> None:
         """Let a little more arrive when the last piece came just now.
@@ -110,12 +124,11 @@ class SlotStream:
         time.sleep(max(0.0, min(_GATHER_SECONDS, self._received + _GATHER_SECONDS - now)))
         self._received = time.monotonic()
 
-    def _keepalive(self, messages: list[bytes], data: bytes) -> Received:
+    def _keepalive(self, data: bytes) -> _Keepalive:
         if len(data) != _KEEPALIVE.size or data[:1] != b"k":
-            raise DecodeError("neither WAL data nor a keepalive", position=0, source=self._source)
+            raise DecodeError("neither WAL data nor a keepalive", source=self._source)
         _, position, microseconds, reply = _KEEPALIVE.unpack(data)
-        sent_at = _EPOCH + timedelta(microseconds=microseconds)
-        return Received(messages, Lsn(position), bool(reply), sent_at)
+        return _Keepalive(Lsn(position), _EPOCH + timedelta(microseconds=microseconds), bool(reply))
 
     def _ended(self) -> None:
         """The server ended the stream: raise what it says."""
