@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from catchment.changes.columns import Rows, Truths, codes, take
 from catchment.changes.run import BEFORE, CREATE, DELETE, READ, Run
-from catchment.model.batch import UNCHANGED, rows_schema
+from catchment.model.batch import META, UNCHANGED, rows_schema
 from catchment.model.table import Table
 
 
@@ -154,17 +154,18 @@ def _fill(sources: dict[int, Rows], op: npt.NDArray[np.uint8], paths: _Paths) ->
 
 
 def _rows(run: Run, schema: pa.Schema, rows: Rows, sources: dict[int, Rows]) -> pa.RecordBatch:
-    everything = len(rows) == len(run.op)
-    meta = run.meta.copy() if everything else [take(column, rows) for column in run.meta]
-    meta[UNCHANGED] = _unchanged(sources, len(rows))
-    columns = [
-        column if everything and position not in sources else take(column, sources.get(position, rows))
-        for position, column in enumerate(run.columns)
-    ]
-    return pa.RecordBatch.from_arrays([*meta, *columns], schema=schema)
+    batch = pa.RecordBatch.from_arrays([*run.meta, *run.columns], schema=schema)
+    positions: Any = pa.array(rows)
+    columns = batch.columns if len(rows) == len(run.op) else batch.take(positions).columns
+    columns[UNCHANGED] = _unchanged(sources, len(rows))
+    for position, source in sources.items():
+        columns[len(META) + position] = take(run.columns[position], source)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _unchanged(sources: dict[int, Rows], count: int) -> pa.Array[Any]:
+    if not sources:
+        return pa.array([None] * count, META.types[UNCHANGED])
     left_out = np.zeros((count, len(sources)), dtype=np.bool_)
     positions = np.array(sorted(sources), dtype=np.int16)
     for place, position in enumerate(positions.tolist()):

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 Rows = npt.NDArray[np.int64]
 """Positions of rows, or numbers that stand for rows."""
 
+_ROWS_WORTH_A_LOOK = 1_000
+
 Truths = npt.NDArray[np.bool_]
 """One truth per row."""
 
@@ -25,8 +27,13 @@ def concatenate(arrays: Sequence[pa.Array[Any]]) -> pa.Array[Any]:
 def take(array: pa.Array[Any], rows: Rows) -> pa.Array[Any]:
     """The values at these positions, null at -1."""
     absent = rows < 0
-    positions: Any = pa.array(rows, mask=absent if absent.any() else None)
-    return array.take(positions)
+    taken: pa.Array[Any]
+    if absent.all():
+        taken = pa.array([None] * len(rows), array.type)
+    else:
+        positions: Any = pa.array(rows, mask=absent if absent.any() else None)
+        taken = array.take(positions)
+    return taken
 
 
 def letters(array: pa.Array[Any]) -> npt.NDArray[np.uint8]:
@@ -51,7 +58,7 @@ def codes(columns: Sequence[pa.Array[Any]]) -> Rows:
 
 
 def _codes(column: pa.Array[Any]) -> Rows:
-    numbers = _integers(column)
+    numbers = _integers(column) if len(column) >= _ROWS_WORTH_A_LOOK else None
     if numbers is None:
         return _numbered(column)
     low, high = int(numbers.min()), int(numbers.max())

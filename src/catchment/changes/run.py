@@ -54,6 +54,8 @@ class Run:
 
 def rows_leaving_out(unchanged: pa.Array[Any]) -> dict[int, Rows]:
     """The rows that leave a column's value out, by the column's position in ``table.columns``."""
+    if unchanged.null_count == len(unchanged):
+        return {}
     rows = pc.list_parent_indices(unchanged).to_numpy()
     positions = pc.list_flatten(unchanged).to_numpy()
     return {position: rows[positions == position] for position in np.unique(positions).tolist()}

@@ -26,6 +26,8 @@ _HEXADECIMAL = ord("x")
 _MAY_BE_CODE = np.zeros(256, bool)
 _MAY_BE_CODE[list(b"01234567x")] = True
 
+_MOST_PLAIN = 1 << 29  # bytes: plain strings hold 2 GB, and escapes can double them
+
 _ESCAPES = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 
 
@@ -61,20 +63,16 @@ def render(columns: Sequence[pa.Array[Any]]) -> memoryview:
     """The rows of these string columns of equal length, as ``COPY … FROM STDIN`` reads them."""
     if not columns:
         return memoryview(b"")
-    # Large strings, since what many columns make together may pass the 2 GB of plain ones.
-    *others, last = (_escape(column.cast(pa.large_string())) for column in columns)
-    rows = _join([*others, _join([last, _large("")], "\n")], "\t")
-    return _content(rows)
+    if sum(column.nbytes for column in columns) > _MOST_PLAIN:
+        columns = [column.cast(pa.large_string()) for column in columns]
+    # Without its type Arrow would look for the one that fits a scalar, which takes longer than to join a few rows.
+    nothing, tab, newline = (pa.scalar(text, columns[0].type) for text in ("", "\t", "\n"))
+    *others, last = map(_escape, columns)
+    return _content(_join(*others, _join(last, nothing, newline), tab))
 
 
-def _large(text: str) -> pa.Scalar[Any]:
-    return pa.scalar(text, pa.large_string())
-
-
-def _join(parts: Sequence[Any], separator: str) -> pa.Array[Any]:
-    joined: pa.Array[Any] = pc.binary_join_element_wise(
-        *parts, _large(separator), null_handling="replace", null_replacement="\\N"
-    )
+def _join(*parts: Any) -> pa.Array[Any]:
+    joined: pa.Array[Any] = pc.binary_join_element_wise(*parts, null_handling="replace", null_replacement="\\N")
     return joined
 
 
@@ -88,11 +86,12 @@ def _escape(column: pa.Array[Any]) -> pa.Array[Any]:
 
 
 def _content(strings: pa.Array[Any]) -> memoryview:
-    """The bytes of large strings one after the other, not copied."""
+    """The bytes of strings, or of large strings, one after the other, not copied."""
     _, offsets, content = strings.buffers()
     if content is None or offsets is None or not len(strings):
         return memoryview(b"")
-    first, end = np.frombuffer(memoryview(offsets), np.int64)[[strings.offset, strings.offset + len(strings)]]
+    ends = memoryview(offsets).cast("B").cast("i" if strings.type == pa.string() else "q")
+    first, end = ends[strings.offset], ends[strings.offset + len(strings)]
     return memoryview(content).cast("B")[first:end]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
@@ -15,22 +14,23 @@ from catchment.changes.coalesce import coalesce
 from catchment.model.batch import META, UNCHANGED
 from catchment.model.errors import TargetRefused
 from catchment.model.table import Table
-from catchment.targets.ods.session import ALL_JOINS, OdsColumn, Session, Staging
+from catchment.targets.ods.script import Add
+from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, OdsColumn, Staging
 from catchment.wire.copytext import render
 
 _ROWS_TO_SORT = 1_000  # so that the index is walked in its order
-_BYTES_A_ROW = 128  # of a table that is read whole rather than by its index
 
 
-def apply_changes(
-    session: Session, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str
-) -> None:
-    """Bring the staging's relation from before the changes to after them. Raises TargetRefused and psycopg's errors."""
+def apply_changes(add: Add, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str) -> None:
+    """Add what brings the staging's relation from before the changes to after them.
+
+    Raises TargetRefused and psycopg's errors.
+    """
     columns = _columns(staging, table, source)
     if table.key:
-        _apply_keyed(session, staging, table, columns, changes)
+        _apply_keyed(add, staging, table, columns, changes)
     else:
-        _apply_bag(session, staging, table, columns, changes, source)
+        _apply_bag(add, staging, table, columns, changes, source)
 
 
 def _columns(staging: Staging, table: Table, source: str) -> list[OdsColumn]:
@@ -54,7 +54,7 @@ def _meddled(staging: Staging, table: Table, source: str, what: str) -> TargetRe
 
 
 def _apply_keyed(
-    session: Session, staging: Staging, table: Table, columns: list[OdsColumn], changes: Sequence[pa.RecordBatch]
+    add: Add, staging: Staging, table: Table, columns: list[OdsColumn], changes: Sequence[pa.RecordBatch]
 ) -> None:
     """Net deletes first, then one MERGE that sets the key too: 1.0 and 1.00 are one key with two texts.
 
@@ -66,12 +66,8 @@ def _apply_keyed(
     positions = tuple(sorted(pc.unique(pc.list_flatten(left_out)).to_numpy().tolist()))
     moved = net.origin[0].null_count < len(net.origin[0])
     in_order = net.rows.num_rows >= _ROWS_TO_SORT
-    statements = []
-    if positions and moved:
-        statements.append(staging.statement(("fill", positions), lambda: _fill(staging, columns, key, positions)))
     if len(net.gone[0]):
-        _copy(session, staging, [column.origin for column in key], net.gone)
-        statements.append(staging.statement("delete gone", lambda: _delete(staging, key)))
+        _stage(add, staging, [column.origin for column in key], net.gone)
     if net.rows.num_rows:
         names = [column.told for column in columns]
         values = net.rows.columns[len(META) :]
@@ -81,42 +77,36 @@ def _apply_keyed(
         if moved:
             names += [column.origin for column in key]
             values += net.origin
-        _copy(session, staging, names, values)
-        merge = staging.statement(
-            ("merge", positions, in_order), lambda: _merge(staging, columns, key, positions, in_order)
-        )
-        statements.append(merge)
-    if statements:
-        magnitude = (len(net.gone[0]) + net.rows.num_rows).bit_length()
-        joins = staging.statement(("joins", magnitude), lambda: _joins(staging, 1 << magnitude))
-        session.connection.execute(b"; ".join([joins, *statements, staging.clearing()]))
-
-
-def _joins(staging: Staging, rows: int) -> sql.Composed:
-    """Walk the key's index for each row, which the planner misjudges: it would read a large table whole for few rows.
-
-    It would also read a table that is still empty whole for each row, while that grows: small ones are hashed.
-    """
-    return sql.SQL(
-        "SELECT set_config('enable_nestloop', (NOT small)::text, true),"
-        " set_config('enable_hashjoin', small::text, true), set_config('enable_mergejoin', small::text, true)"
-        " FROM (SELECT pg_relation_size({}::regclass) < {}) AS target (small)"
-    ).format(staging.relation.quoted, rows * _BYTES_A_ROW)
+        _stage(add, staging, names, values)
+        if positions and moved:
+            add(staging.statement(("fill", positions), lambda: _fill(staging, columns, key, positions)))
+            add(staging.planned("drop unfilled", lambda: _drop_unfilled(staging, key)))
+    if len(net.gone[0]):
+        # Not to be planned when the table is empty: it would then be read whole for each row gone.
+        add(staging.statement("delete gone", lambda: _delete(staging, key)))
+    if net.rows.num_rows:
+        which = ("merge", positions, in_order)
+        add(staging.planned(which, lambda: _merge(staging, columns, key, positions, in_order)))
+    if len(net.gone[0]) or net.rows.num_rows:
+        add(staging.clearing())
 
 
 def _fill(staging: Staging, columns: list[OdsColumn], key: list[OdsColumn], positions: tuple[int, ...]) -> sql.Composed:
-    """A row whose key changes takes what was left out from its old place; without one it waits for its re-read."""
+    """A row whose key changes takes what was left out from its old place."""
     values = [
         sql.SQL("{} = {}").format(_told(columns[position]), _kept(columns[position], position))
         for position in positions
     ]
-    take = sql.SQL("UPDATE {} s SET left_out = NULL, {} FROM {} t WHERE s.left_out IS NOT NULL AND {}").format(
+    return sql.SQL("UPDATE {} s SET left_out = NULL, {} FROM {} t WHERE s.left_out IS NOT NULL AND {}").format(
         staging.identifier, sql.SQL(", ").join(values), staging.relation.identifier, _at_origin(key)
     )
-    drop = sql.SQL("DELETE FROM {} s WHERE s.left_out IS NOT NULL AND s.{} IS NOT NULL").format(
+
+
+def _drop_unfilled(staging: Staging, key: list[OdsColumn]) -> sql.Composed:
+    """Without an old place it waits for its re-read."""
+    return sql.SQL("DELETE FROM {} s WHERE s.left_out IS NOT NULL AND s.{} IS NOT NULL").format(
         staging.identifier, _origin(key[0])
     )
-    return take + sql.SQL("; ") + drop
 
 
 def _delete(staging: Staging, key: list[OdsColumn]) -> sql.Composed:
@@ -151,68 +141,58 @@ def _merge(
 
 
 def _apply_bag(
-    session: Session,
-    staging: Staging,
-    table: Table,
-    columns: list[OdsColumn],
-    changes: Sequence[pa.RecordBatch],
-    source: str,
+    add: Add, staging: Staging, table: Table, columns: list[OdsColumn], changes: Sequence[pa.RecordBatch], source: str
 ) -> None:
     """Rows are the same when they print the same: that holds for types without an equality too (json, point, xml)."""
     net = coalesce_bag(table, changes)
     if net.removed.num_rows:
-        _copy(
-            session,
-            staging,
-            [*(column.told for column in columns), "copies"],
-            [*net.removed.columns, net.copies.cast(pa.string())],
-        )
-        session.connection.execute(ALL_JOINS)
-        removed = session.connection.execute(
-            sql.SQL(
-                "WITH wanted AS ("
-                " SELECT ROW({staged})::text AS image, sum(copies) AS copies FROM {staging} s GROUP BY image"
-                "), found AS ("
-                " SELECT t.ctid AS place, row_number() OVER (PARTITION BY image) AS number, copies"
-                " FROM {target} t JOIN wanted ON ROW({values})::text = image"
-                ") DELETE FROM {target} t USING found WHERE t.ctid = place AND number <= copies"
-            ).format(
-                staged=_list(map(_staged, columns)),
-                staging=staging.identifier,
-                target=staging.relation.identifier,
-                values=_list(sql.SQL("t.{}").format(_name(column)) for column in columns),
-            )
-        ).rowcount
-        if removed < pc.sum(net.copies).as_py():
-            raise TargetRefused(
-                f"{staging.relation.quoted} in the ODS lacks rows that were deleted at the source",
-                source=source,
-                table=str(table),
-                remedy=f"refill it: `catchment backfill {source} {table}`",
-            )
-        session.connection.execute(staging.clearing())
+        names = [*(column.told for column in columns), "copies"]
+        _stage(add, staging, names, [*net.removed.columns, net.copies.cast(pa.string())])
+        copies = int(net.copies.to_numpy().sum())
+
+        def check(removed: int) -> None:
+            if removed < copies:
+                raise TargetRefused(
+                    f"{staging.relation.quoted} in the ODS lacks rows that were deleted at the source",
+                    source=source,
+                    table=str(table),
+                    remedy=f"refill it: `catchment backfill {source} {table}`",
+                )
+
+        add(staging.statement("all joins", lambda: ALL_JOINS))
+        add(staging.statement("remove", lambda: _remove(staging, columns)), check=check)
+        add(staging.statement("by index", lambda: BY_INDEX))
+        add(staging.clearing())
     if net.added.num_rows:
-        _send(
-            session.connection,
-            _copy_statement(staging.relation.identifier, (column.name for column in columns)),
-            net.added.columns,
-        )
+        names = [column.name for column in columns]
+        copy = staging.statement(("copy", *names), lambda: _copy(staging.relation.identifier, names))
+        add(copy, render(net.added.columns))
 
 
-def _copy(session: Session, staging: Staging, names: list[str], values: Sequence[pa.Array[Any]]) -> None:
-    copy = staging.statement(("copy", *names), lambda: _copy_statement(staging.identifier, names))
-    staging.filled(len(values[0]), _send(session.connection, copy, values))
+def _remove(staging: Staging, columns: list[OdsColumn]) -> sql.Composed:
+    return sql.SQL(
+        "WITH wanted AS ("
+        " SELECT ROW({staged})::text AS image, sum(copies) AS copies FROM {staging} s GROUP BY image"
+        "), found AS ("
+        " SELECT t.ctid AS place, row_number() OVER (PARTITION BY image) AS number, copies"
+        " FROM {target} t JOIN wanted ON ROW({values})::text = image"
+        ") DELETE FROM {target} t USING found WHERE t.ctid = place AND number <= copies"
+    ).format(
+        staged=_list(map(_staged, columns)),
+        staging=staging.identifier,
+        target=staging.relation.identifier,
+        values=_list(sql.SQL("t.{}").format(_name(column)) for column in columns),
+    )
 
 
-def _copy_statement(relation: sql.Identifier, names: Iterable[str]) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) FROM STDIN").format(relation, _list(map(sql.Identifier, names)))
-
-
-def _send(connection: psycopg.Connection, statement: sql.Composed | bytes, values: Sequence[pa.Array[Any]]) -> int:
+def _stage(add: Add, staging: Staging, names: list[str], values: Sequence[pa.Array[Any]]) -> None:
     content = render(values)
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(content)
-    return content.nbytes
+    staging.filled(len(values[0]), content.nbytes)
+    add(staging.statement(("stage", *names), lambda: _copy(staging.identifier, names)), content)
+
+
+def _copy(relation: sql.Identifier, names: Iterable[str]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(relation, _list(map(sql.Identifier, names)))
 
 
 def _name(column: OdsColumn) -> sql.Identifier:

@@ -13,7 +13,7 @@ from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.registry import Entry, Registry, Stored
-from catchment.targets.ods.session import ALL_JOINS, read_columns
+from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, read_columns
 
 _PATIENCE = 30.0  # seconds; it is retried
 _POLL = 0.05
@@ -83,6 +83,8 @@ def _merge(connection: psycopg.Connection, shadow: Stored, live: Relation) -> No
     """
     names = [sql.Identifier(column.name) for column in shadow.shape.columns]
     parts = {
+        "all_joins": ALL_JOINS,
+        "by_index": BY_INDEX,
         "live": live.identifier,
         "shadow": shadow.relation.identifier,
         "names": sql.SQL(", ").join(names),
@@ -101,13 +103,14 @@ def _merge(connection: psycopg.Connection, shadow: Stored, live: Relation) -> No
         for name in shadow.shape.key
     )
     connection.execute(
-        ALL_JOINS
-        + sql.SQL(
+        sql.SQL(
+            "{all_joins}; "
             "DELETE FROM {live} t WHERE NOT EXISTS (SELECT FROM {shadow} s WHERE {same_key}); "
             "MERGE INTO {live} t USING {shadow} s ON {same_key} "
             "WHEN MATCHED AND ROW({old})::record OPERATOR(pg_catalog.*<>) ROW({new})::record "
             "THEN UPDATE SET {assignments} "
-            "WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({new})"
+            "WHEN NOT MATCHED THEN INSERT ({names}) VALUES ({new}); "
+            "{by_index}"
         ).format(**parts)
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -35,6 +36,9 @@ SELECT oid, schema, name, shape, current, refill, shadow_shape,
 FROM catchment.tables t
 WHERE source = %s AND """
 
+PREPARATION = "PREPARE entries (text, oid[]) AS " + _ENTRIES % "$1" + "oid = ANY ($2)"
+"""Once in each session: planning this takes longer than to run it."""
+
 _SAVE = """
 INSERT INTO catchment.tables (source, oid, schema, name, shape, current, refill, shadow_shape)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
@@ -42,7 +46,8 @@ ON CONFLICT (source, oid) DO UPDATE SET (schema, name, shape, current, refill, s
 = (excluded.schema, excluded.name, excluded.shape, excluded.current, excluded.refill, excluded.shadow_shape)
 """
 
-_SAVE_FRONTIER = """
+FRONTIER = 'SELECT log, "offset", lsn::text, committed_at FROM catchment.frontier WHERE source = %s'
+SAVE_FRONTIER = """
 INSERT INTO catchment.frontier (source, log, "offset", lsn, committed_at) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (source) DO UPDATE SET (log, "offset", lsn, committed_at)
 = (excluded.log, excluded."offset", excluded.lsn, excluded.committed_at)
@@ -86,18 +91,22 @@ class Registry:
 
     def entry(self, oid: int) -> Entry:
         """The table with this oid in the source; an empty entry when it has never been heard of."""
-        if oid not in self._entries:
-            found = self._select("oid = %s", oid)
-            self._entries[oid] = found[0] if found else Entry(oid)
-        return self._entries[oid]
+        return self.entries([oid])[0]
+
+    def entries(self, oids: Collection[int]) -> list[Entry]:
+        """The same for several tables, asked for together."""
+        if unknown := [oid for oid in oids if oid not in self._entries]:
+            self._entries.update((oid, Entry(oid)) for oid in unknown)
+            self._entries.update((entry.oid, entry) for entry in self._read_all("EXECUTE entries (%s, %s)", unknown))
+        return [self._entries[oid] for oid in oids]
 
     def refilled(self, refill: str) -> list[Entry]:
         """The tables that this refill builds up."""
-        return self._select("refill = %s ORDER BY oid", refill)
+        return self._read_all(f"{_ENTRIES} refill = %s ORDER BY oid", refill)
 
     def all(self) -> list[Entry]:
         """Every table of the source."""
-        return self._select("true ORDER BY oid")
+        return self._read_all(f"{_ENTRIES} true ORDER BY oid")
 
     def save(self, entry: Entry) -> None:
         """Record what has become of the table."""
@@ -118,16 +127,8 @@ class Registry:
         self._connection.execute("UPDATE catchment.tables SET current = false WHERE source = %s", (self._source,))
         self._entries.clear()
 
-    def frontier(self) -> Frontier | None:
-        return read_frontier(self._connection, self._source)
-
-    def save_frontier(self, frontier: Frontier) -> None:
-        lsn = str(frontier.lsn)
-        values = (self._source, frontier.log, frontier.offset, lsn, frontier.committed_at)
-        self._connection.execute(_SAVE_FRONTIER, values, prepare=True)
-
-    def _select(self, condition: str, *values: object) -> list[Entry]:
-        rows = self._connection.execute(_ENTRIES + condition, (self._source, *values), prepare=True).fetchall()
+    def _read_all(self, query: str, *values: object) -> list[Entry]:
+        rows = psycopg.ClientCursor(self._connection).execute(query, (self._source, *values)).fetchall()
         return [self._read(row) for row in rows]
 
     def _read(self, row: Sequence[Any]) -> Entry:
@@ -139,19 +140,21 @@ class Registry:
         return Entry(oid, live, current, shadow, refill)
 
 
-def read_frontier(connection: psycopg.Connection, source: str) -> Frontier | None:
-    """How far the ODS has got with the source."""
-    row = connection.execute(
-        'SELECT log, "offset", lsn::text, committed_at FROM catchment.frontier WHERE source = %s',
-        (source,),
-        prepare=True,
-    ).fetchone()
+def read_frontier(cursor: psycopg.Cursor) -> Frontier | None:
+    """What ``FRONTIER`` has found."""
+    row = cursor.fetchone()
     return Frontier(row[0], row[1], Lsn.parse(row[2]), row[3]) if row else None
+
+
+def saved_frontier(source: str, frontier: Frontier) -> tuple[object, ...]:
+    """The parameters of ``SAVE_FRONTIER``."""
+    return source, frontier.log, frontier.offset, str(frontier.lsn), frontier.committed_at
 
 
 def _text(table: Table) -> str:
     return json.dumps(table.to_json())
 
 
+@lru_cache(maxsize=1_000)
 def _table(shape: str) -> Table:
     return Table.from_json(json.loads(shape))

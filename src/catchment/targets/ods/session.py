@@ -11,21 +11,33 @@ import psycopg
 from psycopg import sql
 
 from catchment.model.errors import TargetRefused
+from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation, connect
 from catchment.targets.ods.naming import Relation
-from catchment.targets.ods.registry import CREATION
+from catchment.targets.ods.registry import CREATION, FRONTIER, PREPARATION, SAVE_FRONTIER, read_frontier, saved_frontier
 
 _OLDEST_SERVER = 15_00_00  # MERGE
 _LOCK = 0x0CA7C43E  # of what is ours among advisory locks
-_ONLY_WHEN_ASKED = 1 << 30  # executions after which psycopg prepares a statement by itself
 _MOST_STAGINGS = 200
 _MOST_STATEMENTS = 100
 _ROWS_TO_TRUNCATE = 4_000
 _BYTES_TO_TRUNCATE = 4 << 20
 
-ALL_JOINS = sql.SQL("SET LOCAL enable_nestloop = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; ")
+# To walk the key's index for each row is what few rows in a large table want, and what the planner misjudges: it may
+# think that the table is small, all the more when it keeps the plan while the table grows.
+_SETTINGS = """
+SET jit = off; SET work_mem = '32MB';
+SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET enable_material = off;
+SET plan_cache_mode = force_generic_plan
+"""
+_SET_JOINS = """
+SELECT set_config('enable_' || name, '{}', true) FROM unnest('{{hashjoin,mergejoin,seqscan,material}}'::text[]) name
+"""
+ALL_JOINS = sql.SQL(_SET_JOINS.format("on"))
 """Before a statement that compares whole tables."""
+BY_INDEX = sql.SQL(_SET_JOINS.format("off"))
+"""Behind it."""
 
 # What equality means for a key is what its index says: citext, for one, has operators of its own.
 _COLUMNS = """
@@ -72,11 +84,25 @@ class Staging:
     A temporary table: ``c0 c1 …`` have the types of the table's columns, ``o0 o1 …`` those of its key's columns.
     """
 
-    def __init__(self, name: str, relation: Relation, columns: dict[str, OdsColumn]) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, name: str, relation: Relation, columns: dict[str, OdsColumn]
+    ) -> None:
         self.identifier = sql.Identifier("pg_temp", name)
         self.relation = relation
         self.columns = columns
+        self._connection = connection
+        self._name = name
         self._statements: dict[Hashable, bytes] = {}
+        self._plans: dict[Hashable, sql.Identifier] = {}
+        self._plans_made = 0
+        definitions: list[sql.Composable] = [sql.SQL("left_out int2[], copies int8")]
+        for column in columns.values():
+            definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.told), column.type))
+            if column.equals:
+                definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.origin), column.type))
+        connection.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(self.identifier, sql.SQL(", ").join(definitions))
+        )
         self._rows = 0
         self._bytes = 0
 
@@ -84,9 +110,30 @@ class Staging:
         """The statement that ``compose`` makes, kept: composing takes longer than applying a few rows."""
         if which not in self._statements:
             if len(self._statements) >= _MOST_STATEMENTS:
-                self._statements.clear()
+                self._forget_statements()
             self._statements[which] = compose().as_bytes(None)
         return self._statements[which]
+
+    def planned(self, which: Hashable, compose: Callable[[], sql.Composable]) -> bytes:
+        """The same for a statement that the server shall keep with its plan: planning, too, takes longer."""
+
+        def prepare() -> sql.Composed:
+            self._plans_made += 1
+            plan = self._plans[which] = sql.Identifier(f"{self._name}_{self._plans_made}")
+            self._connection.execute(sql.SQL("PREPARE {} AS {}").format(plan, compose()))
+            return sql.SQL("EXECUTE {}").format(plan)
+
+        return self.statement(which, prepare)
+
+    def drop(self) -> None:
+        self._forget_statements()
+        self._connection.execute(sql.SQL("DROP TABLE {}").format(self.identifier))
+
+    def _forget_statements(self) -> None:
+        for plan in self._plans.values():
+            self._connection.execute(sql.SQL("DEALLOCATE {}").format(plan))
+        self._plans.clear()
+        self._statements.clear()
 
     def filled(self, rows: int, size: int) -> None:
         """Take note of what was put in."""
@@ -99,7 +146,7 @@ class Staging:
         DELETE is several times cheaper for a few rows, but the place is not used again and each scan reads over it.
         """
         if self._rows < _ROWS_TO_TRUNCATE and self._bytes < _BYTES_TO_TRUNCATE:
-            return self.statement("delete all", lambda: sql.SQL("DELETE FROM {}").format(self.identifier))
+            return self.planned("delete all", lambda: sql.SQL("DELETE FROM {}").format(self.identifier))
         self._rows = self._bytes = 0
         return self.statement("truncate", lambda: sql.SQL("TRUNCATE {}").format(self.identifier))
 
@@ -109,6 +156,7 @@ class Session:
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self.connection = connection
+        self._client = psycopg.ClientCursor(connection)
         self._stagings: dict[tuple[Relation, str, Table], Staging] = {}
         self._made = 0
 
@@ -122,17 +170,24 @@ class Session:
         except BaseException:
             connection.close()
             raise
-        connection.prepare_threshold = _ONLY_WHEN_ASKED
         return cls(connection)
 
-    def begin(self, source: str) -> None:
-        """Begin a transaction that no other one for the same source runs beside."""
-        self.connection.execute(
-            sql.SQL(
-                "BEGIN; SET LOCAL jit = off; SET LOCAL work_mem = '32MB'; "
-                "SELECT pg_advisory_xact_lock({}, hashtext({}))"
-            ).format(_LOCK, source)
+    def begin(self, source: str) -> Frontier | None:
+        """Begin a transaction that no other one for the same source runs beside; how far the ODS has got with it."""
+        # Statements that parameters are written into may travel together.
+        self._client.execute(
+            f"BEGIN; SELECT pg_advisory_xact_lock(%s, hashtext(%s)); {FRONTIER}", (_LOCK, source, source)
         )
+        while self._client.nextset():
+            pass
+        return read_frontier(self._client)
+
+    def commit(self, source: str, frontier: Frontier | None) -> None:
+        """Make all that was done durable, together with a new frontier."""
+        if frontier is None:
+            self.connection.execute("COMMIT")
+        else:
+            self._client.execute(f"{SAVE_FRONTIER}; COMMIT", saved_frontier(source, frontier))
 
     def staging(self, relation: Relation, stamp: str, table: Table) -> Staging:
         """An empty staging table for changes of this version of a table; its columns follow the relation's."""
@@ -140,23 +195,12 @@ class Session:
         staging = self._stagings.pop(key, None) or self._make(relation, stamp)
         self._stagings[key] = staging
         if len(self._stagings) > _MOST_STAGINGS:
-            oldest = self._stagings.pop(next(iter(self._stagings)))
-            self.connection.execute(sql.SQL("DROP TABLE {}").format(oldest.identifier))
+            self._stagings.pop(next(iter(self._stagings))).drop()
         return staging
 
     def _make(self, relation: Relation, stamp: str) -> Staging:
-        columns = read_columns(self.connection, stamp)
         self._made += 1
-        staging = Staging(f"staging_{self._made}", relation, columns)
-        definitions: list[sql.Composable] = [sql.SQL("left_out int2[], copies int8")]
-        for column in columns.values():
-            definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.told), column.type))
-            if column.equals:
-                definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.origin), column.type))
-        self.connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(staging.identifier, sql.SQL(", ").join(definitions))
-        )
-        return staging
+        return Staging(self.connection, f"staging_{self._made}", relation, read_columns(self.connection, stamp))
 
     def close(self) -> None:
         self.connection.close()
@@ -211,3 +255,4 @@ def _prepare(connection: psycopg.Connection, source: str | None) -> None:
         if not created:
             with creating_schema(connection, source):
                 connection.execute(CREATION)
+    connection.execute(f"{_SETTINGS}; {PREPARATION}")

@@ -16,7 +16,7 @@ from catchment.postgres.connection import Translation
 from catchment.postgres.pool import Pool
 from catchment.targets.base import Pace
 from catchment.targets.ods.naming import live_relation
-from catchment.targets.ods.registry import Registry, read_frontier
+from catchment.targets.ods.registry import FRONTIER, Registry, read_frontier
 from catchment.targets.ods.session import Session
 from catchment.targets.ods.transaction import Transaction
 
@@ -44,7 +44,7 @@ class OdsTarget:
         """Read from ``catchment.frontier``. Raises TargetUnreachable, TargetRefused."""
         translation = _translation(source)
         with translation.around(), self._lend(translation) as session:
-            return read_frontier(session.connection, source)
+            return read_frontier(session.connection.execute(FRONTIER, (source,)))
 
     def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
         """All in one transaction, but for one thing: what comes before a table appears is committed first.

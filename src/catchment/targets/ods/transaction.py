@@ -30,6 +30,7 @@ from catchment.targets.ods.apply import apply_changes
 from catchment.targets.ods.changeover import change_over, wait_for_old_snapshots
 from catchment.targets.ods.naming import Relation, live_relation, shadow_relation
 from catchment.targets.ods.registry import Entry, Registry, Stored
+from catchment.targets.ods.script import Add, Script
 from catchment.targets.ods.session import Session, creating_schema
 
 _MOST_ROWS = 1 << 16
@@ -85,14 +86,11 @@ class Transaction:
     def commit(self) -> None:
         """Make all that was taken durable, together with the frontier."""
         self._flush()
-        if self._position is not None and self._position != self._begun_at:
-            self._registry.save_frontier(self._position)
-        self._connection.execute("COMMIT")
+        self._session.commit(self._source, self._position if self._position != self._begun_at else None)
 
     def _begin(self) -> None:
-        self._session.begin(self._source)
+        self._begun_at = self._position = self._session.begin(self._source)
         self._registry = Registry(self._connection, self._source)
-        self._begun_at = self._position = self._registry.frontier()
 
     def _has(self, frontier: Frontier) -> bool:
         return self._position is not None and self._position.covers(frontier)
@@ -193,25 +191,26 @@ class Transaction:
             self._flush()
 
     def _flush(self) -> None:
-        for held in self._held.values():
+        script = Script(self._connection, self._translation)
+        for entry, held in zip(self._registry.entries(self._held), self._held.values(), strict=True):
             with self._translation.around(str(held.table)):
-                self._apply(held.table, held.rows)
+                self._apply(script.about(held.table), entry, held.table, held.rows)
+        script.run()
         self._held = {}
         self._held_rows = self._held_bytes = 0
 
-    def _apply(self, table: Table, rows: Sequence[TableRows]) -> None:
+    def _apply(self, add: Add, entry: Entry, table: Table, rows: Sequence[TableRows]) -> None:
         """What came out of the stream goes to the live table and the shadow, a refill's rows to its shadow alone."""
-        entry = self._registry.entry(table.oid)
         streamed = [one.data for one in rows if one.refill is None]
         if entry.live and entry.current and streamed:
-            self._apply_to(entry.live, table, streamed)
+            self._apply_to(add, entry.live, table, streamed)
         if entry.shadow:
             told = [one.data for one in rows if one.refill in (None, entry.refill)]
-            self._apply_to(entry.shadow, table, told)
+            self._apply_to(add, entry.shadow, table, told)
 
-    def _apply_to(self, stored: Stored, table: Table, changes: list[pa.RecordBatch]) -> None:
+    def _apply_to(self, add: Add, stored: Stored, table: Table, changes: list[pa.RecordBatch]) -> None:
         staging = self._session.staging(stored.relation, stored.stamp, table)
-        apply_changes(self._session, staging, table, _in_order(changes), self._source)
+        apply_changes(add, staging, table, _in_order(changes), self._source)
 
 
 def _in_order(changes: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

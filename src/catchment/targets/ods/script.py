@@ -1,0 +1,103 @@
+"""Statements that travel to the ODS together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import PQGen
+from psycopg.waiting import Ready, Wait
+
+from catchment.model.table import Table
+from catchment.postgres.connection import Translation
+
+_PIECE = 1 << 18  # bytes: the server reads one while the next is handed over
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    table: Table
+    statement: bytes
+    content: memoryview | None
+    check: Callable[[int], None] | None
+
+
+class Add(Protocol):
+    """Takes the next statement of one table."""
+
+    def __call__(
+        self, statement: bytes, content: memoryview | None = None, check: Callable[[int], None] | None = None
+    ) -> None:
+        """``content`` is what a COPY reads; ``check`` is told how many rows the statement met, before any commit."""
+        ...
+
+
+class Script:
+    """Statements, COPY among them, that go out as one query: we wait for the server once, and once for each COPY.
+
+    psycopg would wait several times for each, which costs more than to apply a few rows.
+    https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+    """
+
+    def __init__(self, connection: psycopg.Connection, translation: Translation) -> None:
+        self._connection = connection
+        self._translation = translation
+        self._steps: list[_Step] = []
+
+    def about(self, table: Table) -> Add:
+        """How to add statements, each of them just one; errors will name the table."""
+
+        def add(
+            statement: bytes, content: memoryview | None = None, check: Callable[[int], None] | None = None
+        ) -> None:
+            self._steps.append(_Step(table, statement, content, check))
+
+        return add
+
+    def run(self) -> None:
+        """Do it all in the transaction that is open. Raises the translation's errors and the checks'."""
+        if not self._steps:
+            return
+        pgconn, wait = self._connection.pgconn, self._connection.wait
+        with self._translation.around():
+            pgconn.send_query(b"; ".join(step.statement for step in self._steps))
+            wait(_flush(pgconn))
+        for step in self._steps:
+            with self._translation.around(str(step.table)):
+                if step.content is not None:
+                    wait(_result(pgconn))
+                    wait(_put(pgconn, step.content))
+                result = wait(_result(pgconn))
+            if step.check:
+                step.check((result and result.command_tuples) or 0)
+        with self._translation.around():
+            wait(_result(pgconn))
+
+
+def _result(pgconn: pq.abc.PGconn) -> PQGen[pq.abc.PGresult | None]:
+    """The next result, null behind the last."""
+    while pgconn.is_busy():
+        yield Wait.R
+        pgconn.consume_input()
+    result = pgconn.get_result()
+    if result and result.status == pq.ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result)
+    return result
+
+
+def _put(pgconn: pq.abc.PGconn, content: memoryview) -> PQGen[None]:
+    for start in range(0, len(content), _PIECE):
+        pgconn.put_copy_data(content[start : start + _PIECE])
+        yield from _flush(pgconn)
+    pgconn.put_copy_end()
+    yield from _flush(pgconn)
+
+
+def _flush(pgconn: pq.abc.PGconn) -> PQGen[None]:
+    while pgconn.flush():
+        # A server that cannot tell us something does not listen either.
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
