@@ -10,14 +10,16 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
+from running_hub import RunningHub
 
 from catchment.demo.binaries import find_binaries, installed, version
 from catchment.demo.cluster import Cluster
@@ -29,6 +31,9 @@ SETTINGS = {"fsync": "off", "shared_buffers": "32MB", "dynamic_shared_memory_typ
 _MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes the names
 if _MEMORY.exists() and shutil.disk_usage(_MEMORY).free > 8 << 30:
     os.environ.setdefault("CATCHMENT_SCRATCH", str(_MEMORY))
+
+# What loops in threads log must not go to a stream that pytest has closed by then.
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 _numbers = count(1)
 
@@ -139,6 +144,20 @@ def private_cluster_factory(server_version: int) -> Iterator[Callable[..., Clust
 def private_cluster(private_cluster_factory: Callable[..., Cluster]) -> Cluster:
     """A running server of the test's own: to be restarted, killed, filled up."""
     return private_cluster_factory()
+
+
+@pytest.fixture
+def hub_factory(tmp_path: Path) -> Iterator[Callable[..., RunningHub]]:
+    """``hub_factory(sources, ods=dsn, feed=True)``: a hub with a catchment.toml of its own, ended after the test."""
+    hubs: list[RunningHub] = []
+
+    def make(sources: Mapping[str, str], ods: str | None = None, feed: bool = False) -> RunningHub:
+        hubs.append(RunningHub(tmp_path, sources, ods, feed))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        hub.close()
 
 
 @contextmanager

@@ -73,5 +73,6 @@ def build_worker(settings: Settings, name: str, sources: Sequence[str]) -> Worke
         log.close()
         hub.close()
 
-    hosted = [host(build_source(settings.one(source))) for source in sources]
+    # A source that was taken out of catchment.toml while the hub runs is not missed when its worker is started again.
+    hosted = [host(build_source(source)) for source in settings.source if source.name in sources]
     return Worker(name, hosted, log, hub, settings.log.max_bytes, close)

@@ -163,7 +163,7 @@ def test_what_a_dead_worker_had_claimed_can_be_claimed_again(hub: Hub) -> None:
     hub.claim("w2", ["stock"], ["backfill"])
     hub.finish(finished, "good")
 
-    hub.release("w1")
+    hub.release("orders")
     again = hub.claim("w3", ["orders", "stock"], ["backfill"])
     assert again is not None
     assert (again.id, again.worker) == (dropped, "w3")

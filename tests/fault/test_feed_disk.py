@@ -62,7 +62,8 @@ def test_promise_1_a_full_disk_leaves_what_was_committed_and_the_feed_goes_on_wh
     tmp_path: Path,
 ) -> None:
     # In a process of its own: the limit that stands for the disk is the process's.
-    subprocess.run([sys.executable, __file__, tmp_path / "{source}.jsonl"], check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, __file__, tmp_path / "{source}.jsonl"], check=True, env=environment)
 
 
 class Failing:

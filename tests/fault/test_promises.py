@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -61,19 +60,6 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     seed = random.randrange(2**32)
     print(f"seed: {seed}")
     return random.Random(seed)
-
-
-@pytest.fixture
-def hub_factory(tmp_path: Path) -> Iterator[Callable[..., RunningHub]]:
-    hubs: list[RunningHub] = []
-
-    def make(*arguments: object, **options: object) -> RunningHub:
-        hubs.append(RunningHub(tmp_path, *arguments, **options))  # type: ignore[arg-type]
-        return hubs[-1]
-
-    yield make
-    for hub in hubs:
-        hub.close()
 
 
 def prepare(dsn: str, cluster: Cluster) -> None:

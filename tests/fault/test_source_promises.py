@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import psycopg
 import pytest
+from places import KEYS, confirmed, execute, has_rows, make_places, one
 from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source, eventually
 
 from catchment.demo.cluster import Cluster
 from catchment.model.lsn import Lsn
-
-KEYS = {"places": ["id"]}
-
-
-@pytest.fixture
-def hub_factory(tmp_path: Path) -> Iterator[Callable[..., RunningHub]]:
-    hubs: list[RunningHub] = []
-
-    def make(*arguments: object, **options: object) -> RunningHub:
-        hubs.append(RunningHub(tmp_path, *arguments, **options))  # type: ignore[arg-type]
-        return hubs[-1]
-
-    yield make
-    for hub in hubs:
-        hub.close()
-
-
-def execute(dsn: str, *statements: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
-def one(dsn: str, query: str) -> object:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        row = connection.execute(query).fetchone()
-    return row[0] if row else None
-
-
-def make_places(dsn: str) -> None:
-    execute(
-        dsn,
-        "CREATE TABLE places (id int PRIMARY KEY, name text)",
-        "INSERT INTO places SELECT n, 'place ' || n FROM generate_series(1, 1000) n",
-        "CREATE PUBLICATION catchment FOR ALL TABLES",
-    )
-
-
-def confirmed(dsn: str, slot: str) -> Lsn:
-    return Lsn.parse(str(one(dsn, f"SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'")))
-
-
-def has_rows(dsn: str, table: str, count: int) -> bool:
-    if one(dsn, f"SELECT to_regclass('{table}') IS NOT NULL") is not True:
-        return False
-    return one(dsn, f"SELECT count(*) FROM {table}") == count
 
 
 @pytest.mark.server_versions

@@ -52,6 +52,9 @@ class Nothing:
     def between_transactions(self) -> None:
         pass
 
+    def beat(self) -> None:
+        pass
+
 
 class Source:
     """The collect loop over a scripted stream and a log in memory; several runs continue each other as restarts do."""
@@ -67,7 +70,7 @@ class Source:
         writer = self.log.open_writer("orders")
         try:
             tail = writer.tail
-            shapes, streamed = Shapes("orders", tail.state, lambda: self.catalog), Streamed(tail.state)
+            shapes, streamed = Shapes("orders", tail.state, lambda: self.catalog, lambda: "1:1:"), Streamed(tail.state)
             cutter = Cutter("orders", tail.frontier.lsn, Decoder(tail.frontier.lsn, 0), shapes, streamed)
 
             def append_to_log(batch: Batch, state: State) -> Lsn:
@@ -87,6 +90,10 @@ class Source:
 
     def names(self) -> list[str]:
         return [name for batch in self.batches() for rows in batch.rows for name in rows.data.column(7).to_pylist()]
+
+
+def shapes_of(source: Source) -> Shapes:
+    return Shapes("orders", source.log.state("orders"), dict, str)
 
 
 def transaction(lsn: int, *names: str, with_relation: bool = True) -> list[bytes]:
@@ -129,12 +136,31 @@ def test_promise_3_a_transaction_larger_than_a_batch_appears_at_once(monkeypatch
     names = [f"name {number}" for number in range(7)]
     messages = transaction(20, "before") + transaction(50, *names, with_relation=False)
     stream = source.run(Received(messages[:8]))
-    assert source.batches() == []
-    assert set(stream.acknowledged) == {0}
+    assert source.names() == ["before"]
+    assert max(stream.acknowledged) == 28
     stream = source.run(Received(messages))
     assert source.names() == ["before", *names]
-    assert [batch.ends_transaction for batch in source.batches()].count(True) == 1
+    assert [batch.part for batch in source.batches()] == [0, 0, 1, 2, 3]
     assert stream.acknowledged[-1] == 58
+
+
+def test_a_backlog_that_ends_in_the_midst_of_a_transaction_is_acknowledged_up_to_there() -> None:
+    source = Source(PLACES)
+    half = transaction(60, "b", with_relation=False)[:-1]
+    stream = source.run(Received([*transaction(50, "a"), *half]))
+    assert source.names() == ["a"]
+    assert stream.acknowledged[-1] == 58
+
+
+def test_rows_before_a_change_of_shape_keep_their_shape() -> None:
+    source = Source(PLACES)
+    wider = Relation(1, "public", "places", PLACES.identity, (*PLACES.columns, RelationColumn("more", 25, -1, False)))
+    source.run(Received(transaction(50, "a")))
+    source.catalog = {1: published(wider)}
+    later = [begin(70), relation(wider), insert(1, ["2", "c", "d"]), commit(70, 78)]
+    source.run(Received([*transaction(60, "b"), *later]))
+    told = [(len(rows.table.columns), rows.data.num_columns - 6) for batch in source.batches() for rows in batch.rows]
+    assert told == [(2, 2), (2, 2), (3, 3)]
 
 
 def test_promise_2_an_idle_source_is_acknowledged() -> None:
@@ -186,7 +212,7 @@ def test_a_column_that_was_added_is_followed_and_its_table_read_again() -> None:
     (changed,) = [event for event in source.batches()[-1].events if isinstance(event, SchemaChanged)]
     assert [column.name for column in changed.table.columns] == ["id", "name", "more"]
     assert changed.table.version == 2
-    assert Shapes("orders", source.log.state("orders"), dict).unfilled == {1}
+    assert shapes_of(source).unfilled == {1}
 
 
 def test_a_type_that_was_changed_stops_that_table_alone() -> None:
@@ -200,7 +226,7 @@ def test_a_type_that_was_changed_stops_that_table_alone() -> None:
     messages = [begin(60), relation(changed), relation(other), insert(1, ["2", "3"]), insert(2, ["1", "x"])]
     source.run(Received([*messages, commit(60, 68)]))
     assert source.names() == ["a", "x"]
-    (stopped,) = [known for known in Shapes("orders", source.log.state("orders"), dict).known.values() if known.stopped]
+    (stopped,) = [known for known in shapes_of(source).known.values() if known.stopped]
     assert stopped.stopped
     assert "source orders, table public.places: the type of its column name was changed;" in stopped.stopped
     assert "catchment backfill orders public.places" in stopped.stopped
@@ -212,6 +238,6 @@ def test_a_shape_that_the_catalog_does_not_have_any_more_is_left_out_until_a_ref
     wider = Relation(1, "public", "places", PLACES.identity, (*PLACES.columns, RelationColumn("more", 25, -1, False)))
     source.run(Received([begin(60), relation(wider), insert(1, ["2", "b", "c"]), commit(60, 68)]))
     assert source.names() == ["a"]
-    shapes = Shapes("orders", source.log.state("orders"), dict)
-    assert shapes.followed(1) is None
+    shapes = shapes_of(source)
+    assert not shapes.known[1].followed
     assert shapes.unfilled == {1}

@@ -45,9 +45,9 @@ def run(
         )
         if Supervisor(commands, hub).run(until_caught_up) != 0:
             for status in hub.statuses():
-                if status.state == "stopped":
+                if status.remedy is not None:
                     of_target = f"target {status.target}, " if status.target else ""
-                    typer.echo(f"stopped: {of_target}{status.remedy}", err=True)
+                    typer.echo(f"{status.state}: {of_target}{status.remedy}", err=True)
             raise typer.Exit(FAILED)
 
 

@@ -71,8 +71,8 @@ class Hub(Protocol):
         """
         ...
 
-    def release(self, worker: str) -> None:
-        """Let others claim what this worker took and did not finish: a worker does so when it starts."""
+    def release(self, source: str) -> None:
+        """Let what was claimed for this source and not finished be claimed again: whoever had it has forgotten it."""
         ...
 
     def finish(self, request: int, outcome: str) -> None:

@@ -50,10 +50,10 @@ class MemoryHub:
                     return self._requests[number]
         return None
 
-    def release(self, worker: str) -> None:
+    def release(self, source: str) -> None:
         with self._lock:
             for number, request in self._requests.items():
-                if request.worker == worker and request.finished_at is None:
+                if request.source == source and request.finished_at is None:
                     self._requests[number] = replace(request, worker=None)
 
     def finish(self, request: int, outcome: str) -> None:

@@ -96,9 +96,9 @@ class SqliteHub:
                     return self.find(number)
         return None
 
-    def release(self, worker: str) -> None:
+    def release(self, source: str) -> None:
         with self._translated():
-            self._change("UPDATE request SET worker = NULL WHERE worker = ? AND finished_at IS NULL", worker)
+            self._change("UPDATE request SET worker = NULL WHERE source = ? AND finished_at IS NULL", source)
 
     def finish(self, request: int, outcome: str) -> None:
         with self._translated():

@@ -28,7 +28,11 @@ class Work(Protocol):
         ...
 
     def between_transactions(self) -> None:
-        """Do what is due; called every round that ends at a transaction's boundary."""
+        """Do what is due; called whenever the log ends with a whole transaction and nothing more is decoded yet."""
+        ...
+
+    def beat(self) -> None:
+        """The loop goes round."""
         ...
 
 
@@ -43,11 +47,14 @@ def collect(
     until = cutter.until
     stated = asked = 0.0
     while not stopping:
+        work.beat()
         awaited = work.awaited
         received = stream.receive(_ASK_SECONDS if awaited else _ROUND_SECONDS)
         for batch, state in cutter.batches(received.messages):
             until = append(batch, state)
             stream.acknowledge(until)
+            if cutter.at_boundary:
+                work.between_transactions()
         now = time.monotonic()
         if cutter.at_boundary:
             position = received.position or until

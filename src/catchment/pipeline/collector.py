@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ import psycopg
 
 from catchment.log.base import LogWriter
 from catchment.model.batch import Batch
-from catchment.model.errors import SlotLost, SourceRefused
+from catchment.model.errors import CatchmentError, SlotLost, SourceRefused
 from catchment.model.lsn import Lsn
 from catchment.pipeline.collect import collect
 from catchment.pipeline.session import REFILL, Session, Surroundings
@@ -46,37 +46,47 @@ class Collector:
 
         Null before that, and while a backfill is under way.
         """
-        return self._session.settled if self._session else None
+        session = self._session
+        return session.settled if session else None
 
     @property
     def keep(self) -> int | None:
         """The offset behind which a backfill needs the log."""
-        return self._session.backfills.keep if self._session else None
+        session = self._session
+        return session.backfills.keep if session else None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a backfill waits for a person, while the stream goes on."""
+        session = self._session
+        return session is not None and session.backfills.stuck
 
     def run(self) -> None:
         """Open the log, connect, and collect until it is time to stop."""
         translation = of_source(self._source.name)
-        with (
-            closing(self._around.log.open_writer(self._source.name)) as writer,
-            connect(self._source.dsn, translation) as connection,
-            ReplicationConnection(self._source.dsn, translation) as replication,
-        ):
-            with translation.around():
-                # A catalog query may meet somebody's exclusive lock; the stream must not wait behind it for long.
-                connection.execute("SET lock_timeout = '2s'")
-            try:
-                _prepare(self._source, writer, replication, connection, translation)
-            except SlotLost:
-                self._lost = True
-                raise
-            self._goal = self._goal or wal_position(connection, translation)
-            stream = SlotStream(replication, self._source.slot, self._source.publication, writer.tail.frontier.lsn)
-            with closing(Session(self._around, writer, connection, translation, self._goal)) as session:
-                self._session = session
+        with ExitStack() as open_here:
+            with self._around.status.waiting():
+                writer = open_here.enter_context(closing(self._around.log.open_writer(self._source.name)))
+                connection = open_here.enter_context(connect(self._source.dsn, translation))
+                replication = open_here.enter_context(ReplicationConnection(self._source.dsn, translation))
+                with translation.around():
+                    # A catalog query may meet somebody's exclusive lock; the stream must not wait behind it for long.
+                    connection.execute("SET lock_timeout = '2s'")
                 try:
-                    collect(stream, session.cutter, session.append, session, self._stopping)
-                finally:
-                    self._session = None
+                    _prepare(self._source, writer, replication, connection, translation)
+                except SlotLost:
+                    self._lost = True
+                    raise
+                self._goal = self._goal or wal_position(connection, translation)
+                start = writer.tail.frontier.lsn
+                stream = SlotStream(replication, self._source.slot, self._source.publication, start)
+                session = Session(self._around, writer, stream, connection, translation, self._goal)
+            self._session = open_here.enter_context(closing(session))
+            open_here.callback(self._forget_session)
+            collect(stream, session.cutter, session.append, session, self._stopping)
+
+    def _forget_session(self) -> None:
+        self._session = None
 
     def pause(self, seconds: float) -> None:
         """Sleep; when the slot is lost, a request to read everything again starts the source over at once."""
@@ -94,10 +104,15 @@ class Collector:
         if request.arguments.get("tables") is not None:
             hub.finish(request.id, f"refused: the slot is lost; run `catchment backfill {name}` without tables")
             return False
-        self._around.log.remove(name)
-        translation = of_source(name)
-        with connect(self._source.dsn, translation) as connection:
-            drop_slot(connection, self._source.slot, translation)
+        try:
+            # The slot goes first: interrupted in between, it is still the slot that is lost, and this is done again.
+            translation = of_source(name)
+            with connect(self._source.dsn, translation) as connection:
+                drop_slot(connection, self._source.slot, translation)
+            self._around.log.remove(name)
+        except CatchmentError:
+            hub.release(name)
+            raise
         self._lost = False
         self._goal = None
         hub.finish(request.id, "started over: a new slot, and all tables are read again")

@@ -40,18 +40,30 @@ class Cutter:
         return not (self._decoder.in_transaction or self._decoder.rows or self._events or self._part)
 
     def batches(self, messages: Sequence[bytes]) -> Iterator[tuple[Batch, State]]:
-        """The batches that these messages complete, each with the state to be saved with it."""
+        """The batches that these messages complete, each with the state to be saved with it.
+
+        What is whole is not held back by a transaction whose rest has not arrived yet: it is cut at the last Commit.
+        """
+        whole = next((number for number in range(len(messages), 0, -1) if messages[number - 1][:1] == b"C"), 0)
+        yield from self._decode(messages[:whole])
+        if whole:
+            yield from self._cut()
+        yield from self._decode(messages[whole:])
+        full = self._decoder.size >= MOST_BYTES or self._decoder.rows >= MOST_ROWS
+        if full or not self._decoder.in_transaction:
+            yield from self._cut()
+
+    def _decode(self, messages: Sequence[bytes]) -> Iterator[tuple[Batch, State]]:
         index = 0
         while index < len(messages):
             index, control = self._decoder.decode(messages, index, MOST_ROWS, MOST_BYTES)
             match control:
                 case Relation():
-                    if events := self._shapes.see(control):
-                        yield from self._cut()
-                        self._events += events
+                    if self._shapes.differs(control):
+                        yield from self._cut()  # what came before has the shape of before
+                        self._events += self._shapes.see(control)
                 case Truncate():
-                    tables = tuple(table for oid in control.oids if (table := self._shapes.followed(oid)))
-                    if tables:
+                    if tables := self._shapes.truncated(control.oids):
                         yield from self._cut()
                         self._events.append(Truncated(tables, control.place))
                 case LogicalMessage():
@@ -61,9 +73,6 @@ class Cutter:
                         yield from self._cut(past=control.place.lsn)
                 case None if index < len(messages):
                     yield from self._cut()
-        full = self._decoder.size >= MOST_BYTES or self._decoder.rows >= MOST_ROWS
-        if full or not self._decoder.in_transaction:
-            yield from self._cut()
 
     def idle(self, position: Lsn, at: datetime) -> tuple[Batch, State]:
         """The statement that nothing of interest happened up to here; at a boundary only. ``at``: server's clock."""
@@ -79,11 +88,8 @@ class Cutter:
         if not something and (not ends or (until == self.until and not self._part)):
             return
         xids = tuple(decoder.xids)
-        rows = tuple(
-            TableRows(table, data)
-            for relation, data in decoder.take()
-            if (table := self._shapes.followed(relation.oid)) is not None
-        )
+        told = (self._shapes.rows(relation, data) for relation, data in decoder.take())
+        rows = tuple(rows for rows in told if rows is not None)
         batch = self._batch(until, ends, decoder.committed_at, tuple(self._events), rows)
         self._events.clear()
         self._part = 0 if ends else self._part + 1

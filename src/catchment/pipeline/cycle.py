@@ -12,6 +12,7 @@ from catchment.model.errors import CatchmentError, TableLocked
 from catchment.model.lsn import Lsn
 from catchment.pipeline.held import HeldRows
 from catchment.pipeline.state import KnownTable
+from catchment.pipeline.status import defect
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.connection import of_source
 from catchment.postgres.snapshot import SnapshotReader
@@ -53,6 +54,8 @@ class Cycle:
             self._read()
         except CatchmentError as error:
             self.error = error
+        except Exception as error:  # noqa: BLE001  # what was read up to here must never pass for the whole table
+            self.error = defect(error, self._source.name)
         finally:
             self.finished.set()
 
@@ -60,15 +63,17 @@ class Cycle:
         translation = of_source(self._source.name)
         with SnapshotReader(self._source.dsn, self._source.publication, self.table, translation) as reader:
             self._begin(reader)
-            self.published = reader.describe()
-            if (published := self.published) is None:
+            published = reader.describe()
+            if published is None:
                 return
-            with HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns)) as self.held:
-                for columns in reader.read(published):
-                    if self._cancelled.is_set():
-                        return
-                    self.held.write(columns)
-                    self.rows = self.held.rows
+            self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
+            for columns in reader.read(published):
+                if self._cancelled.is_set():
+                    return
+                self.held.write(columns)
+                self.rows = self.held.rows
+            self.held.finish()
+            self.published = published
 
     def _begin(self, reader: SnapshotReader) -> None:
         """Take snapshots until one is usable."""

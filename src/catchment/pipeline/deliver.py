@@ -14,18 +14,18 @@ from catchment.model.batch import Batch, RefillFinished, RefillStarted
 from catchment.model.errors import LogTrimmed
 from catchment.model.frontier import Frontier
 from catchment.pipeline.session import REFILL
-from catchment.pipeline.state import TARGET, Refill, decode
+from catchment.pipeline.state import KEPT, TARGET, Refill, decode
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.targets.base import Pace, Target
 
 _ROUND_SECONDS = 0.5
-_ASKED_SECONDS = 0.05
+_ASKED_SECONDS = 0.1
 
 
 class Deliverer:
     """Hosts the deliver loop of one source and one target.
 
-    ``position``: the offset that the target has taken in, in the log ``log``; null until a place to begin is found.
+    ``position``: the offset that the target has taken in, in log ``identity``; null until a place to begin is found.
     """
 
     def __init__(self, source: str, target: Target, log: Log, hub: Hub, stopping: Stopping) -> None:
@@ -33,6 +33,7 @@ class Deliverer:
         self.target = target
         self.status = LoopStatus(source, target.name)
         self.position: int | None = None
+        self.identity: UUID | None = None
         self._log = log
         self._hub = hub
         self._stopping = stopping
@@ -47,9 +48,9 @@ class Deliverer:
             with self.status.waiting():
                 begun = self._begin()
             if begun is not None:
-                identity, self.position = begun
+                self.identity, self.position = begun
                 with suppress(LogTrimmed):
-                    self._deliver(identity, self.position)
+                    self._deliver(self.identity, self.position)
 
     def _deliver(self, identity: UUID, position: int) -> None:
         """The loop: as much as is there, at least one whole transaction, in one commit of the target."""
@@ -87,7 +88,7 @@ class Deliverer:
         frontier = self.target.frontier(self.source)
         while not self._stopping:
             span = self._log.wait(self.source, 0, 0)
-            if frontier and frontier.log == span.log and span.first - 1 <= frontier.offset:
+            if frontier and frontier.log == span.log and span.first - 1 <= frontier.offset <= self._end():
                 self.status.well(
                     "streaming", frontier=str(frontier.lsn), committed_at=frontier.committed_at.isoformat()
                 )
@@ -121,7 +122,7 @@ class Refills:
 
     def __init__(self, target: str, known: Iterable[Refill]) -> None:
         self._target = target
-        self._foreign = {refill.id for refill in known if target not in refill.targets}
+        self._foreign = {KEPT, *(refill.id for refill in known if target not in refill.targets)}
 
     def addressed(self, batches: Iterable[tuple[Frontier, Batch]]) -> Iterator[tuple[Frontier, Batch]]:
         """The batches as this target may see them; none is left out, so that offsets stay without a gap."""
@@ -129,9 +130,6 @@ class Refills:
             for event in batch.events:
                 if isinstance(event, RefillStarted) and self._target not in event.targets:
                     self._foreign.add(event.refill)
-            if not self._foreign:
-                yield frontier, batch
-                continue
             events = tuple(
                 event
                 for event in batch.events

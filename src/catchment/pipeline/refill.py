@@ -24,13 +24,14 @@ from catchment.changes.forward import Forward, unseen
 from catchment.changes.snapshot import Snapshot
 from catchment.log.base import Log, LogWriter, State
 from catchment.model.batch import Batch, Event, RefillFinished, RefillStarted, TableRows, Truncated
-from catchment.model.errors import CatchmentError
+from catchment.model.errors import TableStopped
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 from catchment.pipeline.cycle import Cycle
 from catchment.pipeline.shapes import Shapes
-from catchment.pipeline.state import REFILL, SEQUENCE, TARGET, Origin, Refill, encode, entries
+from catchment.pipeline.state import KEPT, REFILL, SEQUENCE, TARGET, Origin, Refill, encode, entries
 from catchment.pipeline.streamed import Streamed
+from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.source import Source
 from catchment.wire import Decoder
 
@@ -41,7 +42,8 @@ _OPERATOR_SECONDS = 20.0
 class Backfills:
     """All backfills of one source, one table at a time. ``advance`` is called while the stream is between transactions.
 
-    ``trouble`` is the sentence of what keeps the current one from going on, if anything does.
+    ``trouble`` is the sentence of what keeps the current one from going on, if anything does; ``stuck``: only a person
+    can mend it.
     """
 
     def __init__(
@@ -54,7 +56,6 @@ class Backfills:
         shapes: Shapes,
         streamed: Streamed,
         directory: Path,
-        floor: Callable[[], str],
         append: Callable[[Batch, State], object],
         answer: Callable[[int, str], None],
     ) -> None:
@@ -66,17 +67,19 @@ class Backfills:
         self._shapes = shapes
         self._streamed = streamed
         self._directory = directory
-        self._floor = floor
         self._append = append
         self._answer = answer
         self._origin = Origin.of(writer.tail.state)
         self._births = {name: int(value["offset"]) for name, value in entries(writer.tail.state, TARGET)}
-        self._queue = deque(refill for refill in Refill.of(writer.tail.state) if refill.finished is None)
+        refills = Refill.of(writer.tail.state)
+        self._queue = deque(sorted((r for r in refills if r.finished is None), key=lambda r: r.started is None))
+        self._answers = {request: r.finished is not None for r in refills for request in r.requests}
         self._current: Refill | None = None
         self._cycle: Cycle | None = None
         self._not_before = 0.0
         self._done_rows = 0
         self.trouble: str | None = None
+        self.stuck = False
 
     @property
     def idle(self) -> bool:
@@ -90,39 +93,48 @@ class Backfills:
 
     @property
     def keep(self) -> int | None:
-        """The offset behind which the log must not be trimmed."""
-        return self._cycle.keep if self._cycle else None
+        """The offset behind which the log must not be trimmed: it is being told, or needed to bring rows forward."""
+        cycle, current = self._cycle, self._current
+        offsets = [cycle.keep] if cycle else []
+        offsets += [current.started - 1] if current and current.started else []
+        return min(offsets, default=None)
 
     def want(self, targets: Sequence[str], tables: Sequence[int] | None = None, request: int | None = None) -> None:
-        """Backfill these tables (all, when null) for these targets, after what is under way."""
-        self._queue.append(
-            Refill(
-                id=uuid.uuid4().hex,
-                tables=tuple(self._shapes.known if tables is None else tables),
-                targets=tuple(targets),
-                full=tables is None,
-                floor=self._floor(),
-                requests=() if request is None else (request,),
-            )
+        """Backfill these tables (all, when null) for these targets, after what is under way. Durable on return."""
+        shared = tuple(oid for oid, known in self._shapes.known.items() if not known.retired)
+        refill = Refill(
+            id=uuid.uuid4().hex,
+            tables=shared if tables is None else tuple(tables),
+            targets=tuple(targets),
+            full=tables is None,
+            requests=() if request is None else (request,),
         )
+        self._say((), (), {f"{REFILL}{refill.id}": refill.encode(), **self._shapes.changes()})
+        self._queue.append(refill)
+        self._answers |= dict.fromkeys(refill.requests, False)
 
-    def begin_targets(self) -> State:
-        """Have every configured target that this log has never filled filled; returns which ones to forget."""
-        if missing := [name for name in self._targets if name not in self._births]:
+    def begin_targets(self) -> None:
+        """Have every configured target that this log has never filled filled, and forget those that are no more."""
+        gone = {f"{TARGET}{name}": None for name in self._births if name not in self._targets}
+        if gone:
+            self._say((), (), gone)
+        filling = {name for refill in self._queue if refill.full for name in refill.targets}
+        if missing := [name for name in self._targets if name not in self._births and name not in filling]:
             self.want(missing)
-        return {f"{TARGET}{name}": None for name in self._births if name not in self._targets}
 
     def begins_behind(self, target: str, offset: int) -> bool:
         """Whether a refill of all tables for this target begins, or is about to begin, behind this offset."""
-        waiting = [refill for refill in self._queue if not refill.started]
-        if self._current and not self._current.started:
-            waiting.append(self._current)
+        waiting = [refill for refill in (*self._queue, self._current) if refill and refill.started is None]
         return self._births.get(target, 0) > offset or any(
             refill.full and target in refill.targets for refill in waiting
         )
 
+    def has_answered(self, request: int) -> bool | None:
+        """Whether what was asked for with this request is done; null when it was never taken up."""
+        return self._answers.get(request)
+
     def advance(self) -> None:
-        """Do the next step if it can be done now."""
+        """Do the next step if it can be done now. What all targets lack comes before what one of them asks for."""
         if self._cycle is not None:
             if self._cycle.finished.is_set():
                 self._end(self._cycle)
@@ -131,18 +143,19 @@ class Backfills:
                 self._finish(self._current)
             elif time.monotonic() >= self._not_before:
                 self._begin(self._current)
+        elif self._shapes.unfilled and not any(refill.started for refill in self._queue):
+            self.want(self._targets, tuple(self._shapes.unfilled))
+            self._current = self._queue.pop()
         elif self._queue:
             self._current = self._queue.popleft()
-        elif self._shapes.unfilled:
-            self.want(self._targets, tuple(self._shapes.unfilled))
 
     def _begin(self, refill: Refill) -> None:
         """Start reading the next table, from where the log stands now."""
         known = self._shapes.known[refill.tables[0]]
         must_see = np.array(self._streamed.unseen(), dtype=np.int64)
-        new = self._origin is None or refill.tables[0] not in self._origin.tables
-        floor = Snapshot.parse(refill.floor).xmax if refill.floor and new else 0
+        floor = Snapshot.parse(known.floor).xmax if known.floor else 0
         never_streamed = Snapshot.parse(self._origin.snapshot) if self._origin and self._origin.snapshot else None
+        self._shapes.read(known.table.oid)
 
         def usable(snapshot: Snapshot) -> bool:
             # A transaction in progress here that the slot's own snapshot sees has its commit in the WAL already, before
@@ -155,45 +168,50 @@ class Backfills:
 
     def _end(self, cycle: Cycle) -> None:
         """Append what was read once the stream has passed its fence, or give it up."""
-        if cycle.error is not None:
-            self.trouble = str(cycle.error)
+        refill = self._current
+        if refill is None:
+            self._discard()
+        elif cycle.error is not None:
+            self.trouble, self.stuck = str(cycle.error), not cycle.error.retry
             self._not_before = time.monotonic() + (_RETRY_SECONDS if cycle.error.retry else _OPERATOR_SECONDS)
+            # The others need not wait for this one.
+            self._current = replace(refill, tables=(*refill.tables[1:], refill.tables[0]))
             self._discard()
         elif cycle.published is None:
-            self._current = self._current.without(cycle.table.oid) if self._current else None
             self._shapes.retire(cycle.table.oid)
+            self._current = refill.without(cycle.table.oid)
             self._discard()
         elif self._writer.tail.frontier.lsn >= cycle.fence:
-            self.trouble = None
-            self._append_rows(cycle)
+            self.trouble, self.stuck = None, False
+            self._append_rows(refill, cycle, cycle.published)
             self._discard()
 
     def _discard(self) -> None:
         if self._cycle is not None:
             self._cycle.discard()
             self._cycle = None
+            self._shapes.read(None)
 
-    def _append_rows(self, cycle: Cycle) -> None:
-        refill, published = self._current, cycle.published
+    def _append_rows(self, refill: Refill, cycle: Cycle, published: PublishedTable) -> None:
+        """Unless the table changed its shape or was emptied since it was read: then it is read again."""
         known = self._shapes.known[cycle.table.oid]
-        if refill is None or published is None:
+        if known is not cycle.known and (known.stopped or known.relation != published.relation):
             return
-        if known is not cycle.known and known.relation != published.relation:
-            return  # its shape changed after it was read: read it again
         kept = self._kept(cycle)
         if kept is None:
-            return  # it was emptied after it was read: read it again
-        table = self._shapes.adopt(published)
+            return
         try:
-            forward = Forward(table, kept)
-            chunks = chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1)))
-            self._tell(refill, table, chunks)
-        except CatchmentError as error:
+            forward = Forward(published.table, kept)
+            table = self._shapes.adopt(published, for_all=set(refill.targets) >= set(self._targets))
+            self._tell(refill, table, chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1))))
+        except TableStopped as error:
             self.trouble = str(error)
             self._not_before = time.monotonic() + _RETRY_SECONDS
 
     def _kept(self, cycle: Cycle) -> list[pa.RecordBatch] | None:
         """The table's changes since the reading began that the snapshot does not see; null after a TRUNCATE."""
+        if self._shapes.emptied:
+            return None
         kept: list[pa.RecordBatch] = []
         for _, batch in self._log.read(self._source.name, cycle.keep, self._writer.tail.frontier.offset):
             for event in batch.events:
@@ -205,7 +223,7 @@ class Backfills:
                 rows
                 for told in batch.rows
                 if told.table.oid == cycle.table.oid
-                and told.refill is None
+                and told.refill in (None, KEPT)
                 and (rows := unseen(told.data, cycle.snapshot)).num_rows
             ]
         return kept
@@ -224,10 +242,10 @@ class Backfills:
 
     def _start(self, refill: Refill, tables: tuple[Table, ...]) -> Refill:
         """Say that the rows of these tables begin; with the first of all tables, targets can begin too."""
-        started = replace(refill, started=True)
+        offset = self._writer.tail.frontier.offset + 1
+        started = refill if refill.started else replace(refill, started=offset)
         state: dict[str, bytes | None] = {f"{REFILL}{refill.id}": started.encode(), **self._shapes.changes()}
-        if refill.full and not refill.started:
-            offset = self._writer.tail.frontier.offset + 1
+        if refill.full and refill.started is None:
             self._births |= dict.fromkeys(refill.targets, offset)
             state |= {f"{TARGET}{name}": encode({"offset": offset}) for name in refill.targets}
         self._say((RefillStarted(refill.id, tables, refill.targets),), (), state)
@@ -250,19 +268,19 @@ class Backfills:
 
     def _finish(self, refill: Refill) -> None:
         """Let the targets change over."""
-        if refill.full and not refill.started:
+        if refill.full and refill.started is None:
             refill = self._start(refill, ())
         first = self._log.wait(self._source.name, self._writer.tail.frontier.offset, 0).first
-        offset = self._writer.tail.frontier.offset + 1
+        finished = replace(refill, finished=self._writer.tail.frontier.offset + 1)
         state: dict[str, bytes | None] = {
             f"{REFILL}{old.id}": None
             for old in Refill.of(self._writer.tail.state)
             if old.finished is not None and old.finished < first
         }
-        if refill.started:
-            state[f"{REFILL}{refill.id}"] = replace(refill, finished=offset).encode()
-            self._say((RefillFinished(refill.id),), (), state)
+        state[f"{REFILL}{refill.id}"] = finished.encode()
+        self._say((RefillFinished(refill.id),) if refill.started else (), (), state)
         for request in refill.requests:
+            self._answers[request] = True
             self._answer(request, f"{self._done_rows} rows read")
         self._current = None
         self._done_rows = 0

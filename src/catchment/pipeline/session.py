@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
@@ -26,6 +26,7 @@ from catchment.postgres.connection import Translation
 from catchment.postgres.slot import slot_health
 from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
 from catchment.postgres.source import Source
+from catchment.postgres.stream import Stream
 from catchment.wire import Decoder
 
 REFILL = "refill"
@@ -37,6 +38,7 @@ place to begin: a refill that begins behind this offset will do).
 
 _CHORES_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
+_REPORT_SECONDS = 1.0
 _NUDGE_SECONDS = 1.0
 
 
@@ -60,6 +62,7 @@ class Session:
         self,
         around: Surroundings,
         writer: LogWriter,
+        stream: Stream,
         connection: psycopg.Connection,
         translation: Translation,
         goal: Lsn,
@@ -67,44 +70,56 @@ class Session:
         self._around = around
         self._source = around.source
         self._writer = writer
+        self._stream = stream
         self._connection = connection
         self._translation = translation
         self._goal = goal
         tail = writer.tail
         sequence = int(decode(tail.state[SEQUENCE])["last"]) if SEQUENCE in tail.state else 0
-        self._decoder = Decoder(tail.frontier.lsn, sequence)
-        self._shapes = Shapes(self._source.name, tail.state, self._published)
-        self._streamed = Streamed(tail.state)
-        self.cutter = Cutter(self._source.name, tail.frontier.lsn, self._decoder, self._shapes, self._streamed)
+        decoder, streamed = Decoder(tail.frontier.lsn, sequence), Streamed(tail.state)
+        self._streamed = streamed
+        self._shapes = Shapes(
+            self._source.name, tail.state, self._published, lambda: current_snapshot(connection, translation)
+        )
+        self.cutter = Cutter(self._source.name, tail.frontier.lsn, decoder, self._shapes, streamed)
         self.backfills = Backfills(
             around.source,
             around.targets,
             around.log,
             writer,
-            self._decoder,
+            decoder,
             self._shapes,
-            self._streamed,
+            streamed,
             around.held,
-            floor=lambda: current_snapshot(connection, translation),
-            append=self.append,
+            append=self._append_between,
             answer=around.hub.finish,
         )
-        if not self._shapes.known:
-            self._shapes.expect(self._published())
-        self._first_state: State = self.backfills.begin_targets()
         self.settled: int | None = None
         self._changes = self._changes_reported = 0
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
+        if not self._shapes.known:
+            self._shapes.expect(self._published())
+        self.backfills.begin_targets()
+        # Whoever had claimed a request has forgotten it, unless it is written down by now.
+        around.hub.release(self._source.name)
 
     def _published(self) -> Published:
         return published_tables(self._connection, self._source.publication, self._translation)
 
     def append(self, batch: Batch, state: State) -> Lsn:
         """Make the batch durable; returns how far the log reaches now, in whole transactions."""
-        self._writer.append(batch, {**state, **self._first_state})
-        self._first_state = {}
+        self._writer.append(batch, state)
         self._changes += batch.changes
         return self._writer.tail.frontier.lsn
+
+    def _append_between(self, batch: Batch, state: State) -> None:
+        """Append what does not come from the stream; that may take long, and the server must hear from us meanwhile."""
+        self.beat()
+        self._stream.acknowledge(self.append(batch, state))
+
+    def beat(self) -> None:
+        """The loop goes round."""
+        self._around.status.beat()
 
     @property
     def awaited(self) -> Lsn | None:
@@ -117,13 +132,12 @@ class Session:
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            while (request := self._around.hub.claim(self._around.worker, [self._source.name], [REFILL])) is not None:
-                self._take(request)
+            self._claim()
         if now - self._did_chores >= _CHORES_SECONDS:
             self._did_chores = now
             self._do_chores()
         self.backfills.advance()
-        if self.backfills.awaited is not None and now - self._nudged >= _NUDGE_SECONDS and self.awaited is not None:
+        if self.awaited is not None and now - self._nudged >= _NUDGE_SECONDS:
             self._nudged = now
             nudge(self._connection, self._translation)
         frontier = self._writer.tail.frontier
@@ -131,53 +145,63 @@ class Session:
             self.settled = None
         elif self.settled is None:
             self.settled = frontier.offset
-        if now - self._reported >= _LOOK_SECONDS:
+        if now - self._reported >= _REPORT_SECONDS:
             self._report(now)
 
-    def _take(self, request: Request) -> None:
+    def _claim(self) -> None:
+        """Take up what was asked for."""
+        while (request := self._around.hub.claim(self._around.worker, [self._source.name], [REFILL])) is not None:
+            try:
+                published = self._published()
+            except TableLocked:
+                self._around.hub.release(self._source.name)
+                return  # somebody holds a table exclusively: look again next time
+            self._take(request, published)
+
+    def _take(self, request: Request, published: Published) -> None:
         """Turn a request into a backfill, or answer it."""
+        done = self.backfills.has_answered(request.id)
         names, targets, after = (request.arguments.get(name) for name in ("tables", "targets", "after"))
-        if after is not None and all(self.backfills.begins_behind(target, after) for target in targets or ()):
+        targets = targets or self._around.targets
+        if done is not None:
+            if done:
+                self._around.hub.finish(request.id, "done")
+            return
+        if after is not None and all(self.backfills.begins_behind(target, after) for target in targets):
             self._around.hub.finish(request.id, "already under way")
             return
-        self._shapes.notice(self._published())
-        by_name = {str(known.table): oid for oid, known in self._shapes.known.items()}
+        self._shapes.notice(published)
+        by_name = {str(table.table): oid for oid, table in published.items()}
         if unknown := [name for name in names or () if name not in by_name]:
             sentence = f"publication {self._source.publication} of source {self._source.name} has no table {unknown[0]}"
             self._around.hub.finish(request.id, f"refused: {sentence}; name tables as schema.table")
             return
         tables = None if names is None else [by_name[name] for name in names]
-        self.backfills.want(targets or self._around.targets, tables, request.id)
+        self.backfills.want(targets, tables, request.id)
 
     def _do_chores(self) -> None:
         """Look at the source: what is published, what a snapshot sees, how the slot does."""
-        try:
-            self._shapes.notice(self._published())
-        except TableLocked:
-            return  # somebody holds a table exclusively: look again next time
         self._streamed.forget_seen(Snapshot.parse(current_snapshot(self._connection, self._translation)))
         health = slot_health(self._connection, self._source.slot, self._translation)
-        self._around.status.well(
-            self._around.status.state,
-            wal_position=str(wal_position(self._connection, self._translation)),
-            slot=asdict(health) if health else None,
-        )
+        self._around.status.note(slot=asdict(health) if health else None)
+        with suppress(TableLocked):  # somebody holds a table exclusively: look again next time
+            self._shapes.notice(self._published())
 
     def _report(self, now: float) -> None:
         frontier = self._writer.tail.frontier
         elapsed = now - self._reported
-        stopped = [known for known in self._shapes.known.values() if known.stopped]
-        detail: dict[str, Any] = {
-            "position": str(frontier.lsn),
-            "offset": frontier.offset,
-            "committed_at": frontier.committed_at.isoformat(),
-            "rows_per_second": round((self._changes - self._changes_reported) / elapsed) if elapsed < 60 else 0,
-            "refills": self.backfills.progress(),
-            "tables": [known.summary() for known in self._shapes.known.values()],
-        }
+        self._around.status.well(
+            "streaming" if self.backfills.idle else "refilling",
+            position=str(frontier.lsn),
+            wal_position=str(wal_position(self._connection, self._translation)),
+            offset=frontier.offset,
+            committed_at=frontier.committed_at.isoformat(),
+            rows_per_second=round((self._changes - self._changes_reported) / elapsed),
+            refills=self.backfills.progress(),
+            tables=self._shapes.summary(),
+        )
         self._reported, self._changes_reported = now, self._changes
-        self._around.status.well("streaming" if self.backfills.idle else "refilling", **detail)
-        if sentence := self.backfills.trouble or (stopped[0].stopped if stopped else None):
+        if sentence := self.backfills.trouble or self._shapes.trouble():
             self._around.status.troubled(sentence)
 
     def close(self) -> None:

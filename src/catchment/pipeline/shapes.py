@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from catchment.log.base import State
-from catchment.model.batch import Event, SchemaChanged
-from catchment.model.errors import TableStopped
+from catchment.model.batch import Event, SchemaChanged, TableRows
+from catchment.model.errors import TableLocked, TableStopped
 from catchment.model.table import Table
-from catchment.pipeline.state import TABLE, KnownTable
+from catchment.pipeline.state import KEPT, TABLE, KnownTable
 from catchment.postgres.catalog import PublishedTable
 from catchment.wire.messages import Relation
 
@@ -23,59 +25,107 @@ class Shapes:
     where the two agree. Where they do not, the table's changes are left out until a refill has read it as it is.
     """
 
-    def __init__(self, source: str, state: Mapping[str, bytes], look_up: Callable[[], Published]) -> None:
+    def __init__(
+        self, source: str, state: Mapping[str, bytes], look_up: Callable[[], Published], now: Callable[[], str]
+    ) -> None:
         self._source = source
         self._look_up = look_up
+        self._now = now
         self._saved: dict[str, bytes | None] = {}
+        self._summary: list[dict[str, str | None]] | None = None
         self.known = KnownTable.of(state)
         self.unfilled = {oid for oid, known in self.known.items() if known.refill}
         """Tables whose rows have to be read (again) for all targets."""
+        self.reading: int | None = None
+        """The table that a backfill is reading, if any: what is not followed of it has to be kept all the same."""
+        self.emptied = False
+        """Whether the table being read was truncated while it was not followed."""
 
     def changes(self) -> State:
         """What has to be saved with the next batch; handed out once."""
         saved, self._saved = self._saved, {}
         return saved
 
-    def followed(self, oid: int) -> Table | None:
-        """The shape in which this table's rows go into the log; null while they are left out."""
-        known = self.known.get(oid)
-        return known.table if known and known.followed else None
+    def summary(self) -> list[dict[str, str | None]]:
+        """What ``status`` shows of the tables; made anew only when one has changed."""
+        if self._summary is None:
+            self._summary = [known.summary() for known in self.known.values()]
+        return self._summary
+
+    def trouble(self) -> str | None:
+        """The sentence of the first table that has stopped."""
+        return next((table["remedy"] for table in self.summary() if table["remedy"]), None)
+
+    def read(self, oid: int | None) -> None:
+        """A backfill begins to read this table, or has ended."""
+        self.reading, self.emptied = oid, False
+
+    def rows(self, relation: Relation, data: pa.RecordBatch) -> TableRows | None:
+        """These rows as they go into the log; null when they are left out."""
+        known = self.known.get(relation.oid)
+        if known is None or known.relation != relation:
+            return None
+        if known.followed:
+            return TableRows(known.table, data)
+        return TableRows(known.table, data, KEPT) if relation.oid == self.reading else None
+
+    def truncated(self, oids: Sequence[int]) -> tuple[Table, ...]:
+        """Those of these tables that are followed."""
+        known = [self.known[oid] for oid in oids if oid in self.known]
+        self.emptied |= any(table.table.oid == self.reading and not table.followed for table in known)
+        return tuple(table.table for table in known if table.followed)
+
+    def differs(self, relation: Relation) -> bool:
+        """Whether a Relation message says something that is not known yet."""
+        known = self.known.get(relation.oid)
+        return known is None or known.relation != relation
 
     def see(self, relation: Relation) -> tuple[Event, ...]:
         """Take in a Relation message; returns the event that it amounts to, if any."""
         known = self.known.get(relation.oid)
-        if known is not None and known.relation == relation:
+        try:
+            published = self._look_up().get(relation.oid)
+        except TableLocked:
+            # Its shape cannot be asked for now. What is left out meanwhile is read later.
+            if known is not None:
+                self._keep(replace(known, followed=False, refill=True, floor=None))
             return ()
-        published = self._look_up().get(relation.oid)
         if published is None:
             if known is not None:
                 self.retire(relation.oid)
             return ()
-        if published.relation != relation or known is None:
-            return self._begin(published, agreed=published.relation == relation)
+        agreed = published.relation == relation
+        if known is None:
+            return self._begin(published, followed=agreed)
         table = replace(published.table, version=known.table.version + 1)
+        if not agreed or not known.followed:
+            refill = known.refill or known.followed or known.retired
+            self._keep(replace(known, table=table, relation=published.relation, followed=False, refill=refill))
+            return ()
         if obstacle := _obstacle(known.table, table):
-            self._stop(known, obstacle)
+            self._stop(known, table, relation, obstacle)
             return ()
         added = {column.number for column in table.columns} - {column.number for column in known.table.columns}
         # Rows that were there before have the new column's default, which no message tells.
         self._keep(replace(known, table=table, relation=relation, refill=known.refill or bool(added)))
-        return (SchemaChanged(table),) if known.followed else ()
+        return (SchemaChanged(table),)
 
-    def _begin(self, published: PublishedTable, agreed: bool) -> tuple[Event, ...]:
-        known = self.known.get(published.table.oid)
-        version = known.table.version + 1 if known else 1
-        table = replace(published.table, version=version)
-        self._keep(KnownTable(table, published.relation, followed=agreed, refill=True))
-        return (SchemaChanged(table),) if agreed else ()
+    def _begin(self, published: PublishedTable, followed: bool) -> tuple[Event, ...]:
+        """A table that is new here. Its changes from before it was published are nowhere in the stream."""
+        known = KnownTable(published.table, published.relation, followed, refill=True, floor=self._now())
+        self._keep(known)
+        return (SchemaChanged(known.table),) if followed else ()
 
-    def adopt(self, published: PublishedTable) -> Table:
-        """Take the catalog's shape for the one to follow from here on, all rows having been read in it."""
+    def adopt(self, published: PublishedTable, for_all: bool) -> Table:
+        """Take the catalog's shape for the one to follow: the rows were read in it, for all targets or for some."""
         known = self.known.get(published.table.oid)
         if known is None or known.relation != published.relation:
             version = known.table.version + 1 if known else 1
-            known = KnownTable(replace(published.table, version=version), published.relation)
-        self._keep(replace(known, followed=True, refill=False, stopped=None))
+            table = replace(published.table, version=version)
+            known = replace(known or KnownTable(table, published.relation), table=table, relation=published.relation)
+        if for_all:
+            known = replace(known, followed=True, refill=False, floor=None, stopped=None)
+        self._keep(known)
         return known.table
 
     def expect(self, published: Published) -> None:
@@ -83,30 +133,36 @@ class Shapes:
         for table in published.values():
             self._keep(KnownTable(table.table, table.relation))
 
-    def retire(self, oid: int) -> None:
-        """The publication no longer has this table: what the stream still holds of it is left out."""
-        self._keep(replace(self.known[oid], followed=False, refill=False))
-
     def notice(self, published: Published) -> None:
-        """Compare with what is published now: new tables, and such as came back, have to be read whole."""
+        """Compare with what is published now: what is new, or came back, has to be read; what is gone is retired."""
         for oid, table in published.items():
             known = self.known.get(oid)
             if known is None:
-                self._begin(table, agreed=True)
-            elif not (known.followed or known.refill or known.stopped):
-                self._keep(replace(known, refill=True))
+                self._begin(table, followed=True)
+            elif known.retired:
+                self._keep(replace(known, refill=True, floor=self._now()))
+        for oid in self.known.keys() - published.keys():
+            if not self.known[oid].retired:
+                self.retire(oid)
 
-    def _stop(self, known: KnownTable, obstacle: str) -> None:
+    def retire(self, oid: int) -> None:
+        """The publication no longer has this table: what the stream still holds of it is left out."""
+        self._keep(replace(self.known[oid], followed=False, refill=False, stopped=None))
+
+    def _stop(self, known: KnownTable, table: Table, relation: Relation, obstacle: str) -> None:
         error = TableStopped(
             obstacle,
             source=self._source,
             table=str(known.table),
-            remedy=f"drop what the targets built from it, then run `catchment backfill {self._source} {known.table}`",
+            remedy=f"drop what the targets built from it, then run `catchment backfill {self._source} {table}`",
         )
-        self._keep(replace(known, followed=False, refill=False, stopped=str(error)))
+        self._keep(
+            replace(known, table=table, relation=relation, followed=False, refill=False, floor=None, stopped=str(error))
+        )
 
     def _keep(self, known: KnownTable) -> None:
         self.known[known.table.oid] = known
+        self._summary = None
         self._saved[f"{TABLE}{known.table.oid}"] = known.encode()
         (self.unfilled.add if known.refill else self.unfilled.discard)(known.table.oid)
 

@@ -30,6 +30,9 @@ TARGET = "target:"
 REFILL = "refill:"
 STREAMED = "streamed:"
 
+KEPT = "kept"
+"""In the place of a refill's id: changes of a table that is not followed, while it is read. No target sees them."""
+
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """The stored form of one entry."""
@@ -80,16 +83,22 @@ class Origin:
 class KnownTable:
     """A table's shape as the stream last told it.
 
-    ``followed``: its changes are in the log; where they are not, a refill will bring the table back.
-    ``refill``: its rows have to be read again, for all targets. ``stopped``: the sentence that says why it is not
-    followed.
+    ``followed``: its changes are in the log; where they are not, a refill will bring the table back. ``refill``: its
+    rows have to be read again, for all targets; ``floor``: only once all that was open at that moment, a snapshot's
+    text, has ended. ``stopped``: the sentence that says why it is not followed.
     """
 
     table: Table
     relation: Relation
     followed: bool = True
     refill: bool = False
+    floor: str | None = None
     stopped: str | None = None
+
+    @property
+    def retired(self) -> bool:
+        """Whether the publication no longer has it."""
+        return not (self.followed or self.refill or self.stopped)
 
     def encode(self) -> bytes:
         return encode(asdict(self))
@@ -118,6 +127,7 @@ class KnownTable:
                 ),
                 followed=value["followed"],
                 refill=value["refill"],
+                floor=value["floor"],
                 stopped=value["stopped"],
             )
         return known
@@ -127,19 +137,17 @@ class KnownTable:
 class Refill:
     """One backfill of some tables for some targets.
 
-    ``tables``: oids still to be read; ``full``: it covers all tables, so a target can begin with it. ``floor``: a
-    snapshot's text; the tables are read once all that was open at that moment has ended. ``requests``: what people
-    asked for. ``finished``: the offset where it ended; kept until that offset is trimmed, for targets that begin in the
-    midst of it.
+    ``tables``: oids still to be read; ``full``: it covers all tables, so a target can begin with it. ``requests``: what
+    people asked for. ``started``: the offset where its first rows begin, ``finished``: where it ended; kept until that
+    offset is trimmed, for targets that begin in the midst of it.
     """
 
     id: str
     tables: tuple[int, ...]
     targets: tuple[str, ...]
     full: bool
-    floor: str | None = None
     requests: tuple[int, ...] = ()
-    started: bool = False
+    started: int | None = None
     finished: int | None = None
 
     def without(self, table: int) -> Refill:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 15.0
 _OPERATOR_PAUSE_SECONDS = 20.0
 
+DROPPED = "dropped"
+
 logger = structlog.get_logger()
 
 
 class LoopStatus:
     """The state of one loop, written by its thread and read by the worker's reports.
 
-    States: ``starting``, ``streaming``, ``refilling``, ``retrying`` (it mends itself), ``stopped`` (it needs a person).
+    States: ``starting``, ``streaming``, ``refilling``, ``retrying`` (it mends itself), ``stopped`` (it needs a person),
+    ``dropped`` (its source was removed).
     """
 
     def __init__(self, source: str, target: str | None = None) -> None:
@@ -44,16 +48,27 @@ class LoopStatus:
             self.state, self.remedy, self._beat = state, None, datetime.now(UTC)
             self._detail |= detail
 
+    def note(self, **detail: Any) -> None:
+        """Something else to be shown."""
+        with self._lock:
+            self._detail |= detail
+
     def troubled(self, sentence: str) -> None:
         """The loop goes round, but a part of its work does not."""
         with self._lock:
             self.remedy = sentence
 
+    def dropped(self) -> None:
+        """The source was removed while the hub runs."""
+        with self._lock:
+            self.state, self.remedy, self._beat = DROPPED, None, None
+            self._detail.clear()
+
     def failed(self, error: CatchmentError) -> None:
-        """The loop ended with this error."""
+        """The loop ended with this error, and sleeps before it is run again."""
         with self._lock:
             self.state, self.remedy = "retrying" if error.retry else "stopped", str(error)
-            self._beat = datetime.now(UTC)
+            self._beat = None
 
     def beat(self) -> None:
         """Still alive."""
@@ -96,6 +111,10 @@ class Stopping:
         """Have all loops end after what they are doing."""
         self._event.set()
 
+    def over(self) -> None:
+        """Loops may begin again."""
+        self._event.clear()
+
     def sleep(self, seconds: float) -> None:
         """Sleep so long, less when loops are to end."""
         self._event.wait(seconds)
@@ -111,27 +130,34 @@ def keep_going(
     failures = 0
     while not stopping:
         began = time.monotonic()
-        try:
-            loop()
-        except CatchmentError as error:
+        error = _attempt(loop, status)
+        if error is not None:
             failures = 0 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS else failures + 1
-            status.failed(error)
-            logger.warning("loop failed", source=status.source, target=status.target, error=str(error))
             soon = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
-            pause(soon if error.retry else _OPERATOR_PAUSE_SECONDS)
-        except Exception as error:  # noqa: BLE001  # a defect of ours must not take other sources' loops with it
-            defect = _defect(error, status)
-            status.failed(defect)
-            logger.error("loop failed", source=status.source, target=status.target, error=str(defect))
-            pause(_OPERATOR_PAUSE_SECONDS)
+            _attempt(partial(pause, soon if error.retry else _OPERATOR_PAUSE_SECONDS), status)
 
 
-def _defect(error: Exception, status: LoopStatus) -> CatchmentError:
+def _attempt(action: Callable[[], None], status: LoopStatus) -> CatchmentError | None:
+    """Do it; returns the error that ended it, having told it."""
+    try:
+        action()
+    except CatchmentError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001  # a defect of ours must not take other sources' loops with it
+        failure = defect(error, status.source)
+    else:
+        return None
+    status.failed(failure)
+    logger.warning("loop failed", source=status.source, target=status.target, error=str(failure))
+    return failure
+
+
+def defect(error: Exception, source: str) -> CatchmentError:
     """Where an unexpected error arose; its text is left out, since it may quote rows."""
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
     return CatchmentError(
         f"unexpected {type(error).__name__} at {where}",
-        source=status.source,
+        source=source,
         remedy="this is a defect of Catchment: please report it; it is tried again",
     )

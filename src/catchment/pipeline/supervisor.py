@@ -7,12 +7,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from catchment.hub.base import Hub
+from catchment.model.errors import HubError
 
 _ROUND_SECONDS = 0.1
 _LOOK_SECONDS = 5.0
@@ -77,8 +79,8 @@ class Supervisor:
         """Returns the highest exit status of the workers that ended by themselves, 0 when told to end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._ending.set())
-        for status in self._hub.statuses():
-            self._hub.forget_worker(status.worker)
+        for name in {status.worker for status in self._hub.statuses()}:
+            self._hub.forget_worker(name)
         finished: dict[str, int] = {}
         looked = time.monotonic()
         while not self._ending.is_set() and len(finished) < len(self._workers):
@@ -91,7 +93,8 @@ class Supervisor:
                     worker.start()
             if time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
-                self._end_silent_ones()
+                with suppress(HubError):
+                    self._end_silent_ones()
             self._ending.wait(_ROUND_SECONDS)
         self._end()
         return max(finished.values(), default=0)

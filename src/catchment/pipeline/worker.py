@@ -8,23 +8,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
-from catchment.hub.base import Hub
+from catchment.hub.base import Hub, Request
 from catchment.log.base import Log
 from catchment.model.errors import CatchmentError
 from catchment.pipeline.collector import Collector
 from catchment.pipeline.deliver import Deliverer
 from catchment.pipeline.drop import drop_source
-from catchment.pipeline.status import LoopStatus, Stopping, keep_going
+from catchment.pipeline.status import DROPPED, LoopStatus, Stopping, keep_going
 from catchment.postgres.source import Source
 
 DROP = "drop"
 """The kind of request that removes a source's slot and log. Its argument ``purge``: also what targets built from it."""
 
-CAUGHT_UP, CAUGHT_UP_BUT_STOPPED = 0, 3
+CAUGHT_UP, CAUGHT_UP_IN_TROUBLE = 0, 3
 """How a worker ends that was to run until it is caught up."""
 
 _ROUND_SECONDS = 0.25
@@ -44,7 +45,6 @@ class Hosted:
     deliverers: Sequence[Deliverer]
     stopping: Stopping
     threads: list[threading.Thread] = field(default_factory=list)
-    dropped: bool = False
 
     def start(self) -> None:
         """Run each loop in a thread of its own."""
@@ -70,36 +70,52 @@ class Hosted:
         return [self.status, *(deliverer.status for deliverer in self.deliverers)]
 
     @property
-    def stopped(self) -> bool:
-        """Whether a loop waits for a person."""
-        return any(status.state == "stopped" for status in self.statuses())
+    def in_trouble(self) -> bool:
+        """Whether something waits for a person: a loop, a table or a backfill."""
+        return any(status.remedy is not None for status in self.statuses())
 
-    @property
-    def caught_up(self) -> bool:
-        """Whether every target has what the source had at the start, backfills included."""
-        settled = self.collector.settled
-        if settled is None:
-            return False
-        return all(
-            deliverer.position is not None and deliverer.position >= settled
-            for deliverer in self.deliverers
-            if deliverer.status.state != "stopped"
-        )
+    def caught_up(self, log: Log) -> bool:
+        """Whether every target has what the source had at the start, backfills included.
+
+        What waits for a person is not waited for: a stopped target, and of a stopped source or backfill all that is not
+        in the log.
+        """
+        if self.status.state == DROPPED:
+            return True
+        cut_off = self.status.state == "stopped" or self.collector.stuck
+        goal = log.wait(self.source.name, 0, 0).last if cut_off else self.collector.settled
+        positions = [each.position for each in self.deliverers if each.status.state != "stopped"]
+        return goal is not None and all(position >= goal if position is not None else cut_off for position in positions)
 
     def trim(self, log: Log, most_bytes: int) -> None:
         """Forget what all targets have; beyond ``most_bytes`` also what the slowest lacks, which is refilled later."""
-        slowest = min((deliverer.position or 0 for deliverer in self.deliverers), default=0)
-        through = max(slowest, log.excess(self.source.name, most_bytes))
+        identity = log.wait(self.source.name, 0, 0).log
+        behind = [each.position if each.identity == identity else None for each in self.deliverers]
+        through = max(min((position or 0 for position in behind), default=0), log.excess(self.source.name, most_bytes))
         keep = self.collector.keep
         log.trim(self.source.name, through if keep is None else min(through, keep))
 
-    def drop(self, log: Log, purge: bool) -> str:
-        """End the loops, then remove slot and log, and what was built from them; returns what was done."""
+    def end(self) -> None:
+        """Have the loops end, and wait for it."""
         self.stopping.now()
         for thread in self.threads:
             thread.join()
-        self.dropped = True
-        return drop_source(self.source, log, [deliverer.target for deliverer in self.deliverers] if purge else [])
+        self.threads.clear()
+
+    def drop(self, log: Log, purge: bool) -> str:
+        """End the loops, then remove slot and log, and what was built from them; returns what was done.
+
+        When that fails the loops go on: a slot that nobody reads from would hold WAL back.
+        """
+        self.end()
+        try:
+            done = drop_source(self.source, log, [deliverer.target for deliverer in self.deliverers] if purge else [])
+        except CatchmentError:
+            self.stopping.over()
+            self.start()
+            raise
+        self.status.dropped()
+        return done
 
 
 class Worker:
@@ -123,20 +139,25 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: self._stopping.now())
         threading.Thread(target=self._watch_supervisor, daemon=True).start()
-        self._hub.release(self._name)
+        dropped = {status.source for status in self._hub.statuses() if status.state == DROPPED}
         for hosted in self._hosted:
-            hosted.start()
+            if hosted.source.name in dropped:  # before this worker was started again
+                hosted.status.dropped()
+            else:
+                hosted.start()
         status = CAUGHT_UP
         trimmed = time.monotonic()
         while not self._stopping:
-            self._report()
-            self._answer()
-            if time.monotonic() - trimmed >= _TRIM_SECONDS:
-                trimmed = time.monotonic()
-                self._trim()
-            if until_caught_up and all(hosted.caught_up or hosted.stopped for hosted in self._hosted):
-                stopped = any(hosted.stopped for hosted in self._hosted)
-                status = CAUGHT_UP_BUT_STOPPED if stopped else CAUGHT_UP
+            try:
+                self._report()
+                self._answer()
+                if time.monotonic() - trimmed >= _TRIM_SECONDS:
+                    trimmed = time.monotonic()
+                    self._trim()
+            except CatchmentError as error:  # a full disk, for instance: the loops find out by themselves
+                logger.warning("housekeeping failed", error=str(error))
+            if until_caught_up and all(hosted.caught_up(self._log) for hosted in self._hosted):
+                status = CAUGHT_UP_IN_TROUBLE if any(hosted.in_trouble for hosted in self._hosted) else CAUGHT_UP
                 break
             self._stopping.sleep(_ROUND_SECONDS)
         self._end()
@@ -148,25 +169,28 @@ class Worker:
         self._stopping.now()
 
     def _report(self) -> None:
-        statuses = [status for hosted in self._hosted if not hosted.dropped for status in hosted.statuses()]
+        statuses = [
+            status
+            for hosted in self._hosted
+            for status in (hosted.statuses() if hosted.status.state != DROPPED else [hosted.status])
+        ]
         self._hub.report(self._name, [status.report(self._name) for status in statuses])
 
     def _answer(self) -> None:
         for hosted in self._hosted:
-            request = self._hub.claim(self._name, [hosted.source.name], [DROP])
-            if request is not None:
-                try:
-                    outcome = hosted.drop(self._log, bool(request.arguments.get("purge")))
-                except CatchmentError as error:
-                    outcome = f"refused: {error}"
-                self._hub.finish(request.id, outcome)
+            if (request := self._hub.claim(self._name, [hosted.source.name], [DROP])) is not None:
+                threading.Thread(target=self._drop, args=(hosted, request), daemon=True).start()
+
+    def _drop(self, hosted: Hosted, request: Request) -> None:
+        try:
+            outcome = hosted.drop(self._log, bool(request.arguments.get("purge")))
+        except CatchmentError as error:
+            outcome = f"refused: {error}"
+        self._hub.finish(request.id, outcome)
 
     def _trim(self) -> None:
         for hosted in self._hosted:
-            try:
-                hosted.trim(self._log, self._most_bytes)
-            except CatchmentError as error:
-                logger.warning("trimming failed", source=hosted.source.name, error=str(error))
+            hosted.trim(self._log, self._most_bytes)
 
     def _end(self) -> None:
         """Let the loops finish what they are doing; what hangs is ended with the process, which loses nothing."""
@@ -176,5 +200,6 @@ class Worker:
         for hosted in self._hosted:
             for thread in hosted.threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        self._report()
+        with suppress(CatchmentError):
+            self._report()
         self._close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from catchment.model.errors import CatchmentError, ConfigError, SourceRefused, SourceUnreachable
+from catchment.model.errors import CatchmentError, ConfigError, SourceRefused, SourceUnreachable, TableLocked
 
 PINNED = {
     "DateStyle": "ISO",
@@ -47,7 +47,8 @@ _LIBPQ = {
 }
 
 _RETRIED_CLASSES = {"08", "40", "53", "57", "58"}
-_RETRIED_STATES = {"55P03", "55006", "25006"}
+_LOCK_NOT_AVAILABLE = "55P03"
+_RETRIED_STATES = {_LOCK_NOT_AVAILABLE, "55006", "25006"}
 # libpq hands on no SQLSTATE when connecting fails, only the server's words.
 _REFUSALS = (
     "password authentication failed",
@@ -108,6 +109,7 @@ class Translation:
     unreachable: type[CatchmentError]
     refused: type[CatchmentError]
     source: str | None = None
+    locked: type[CatchmentError] | None = None
 
     def __call__(self, error: psycopg.Error, table: str | None = None) -> CatchmentError:
         """Our error for psycopg's. DETAIL and CONTEXT are dropped, as are messages that quote values."""
@@ -125,6 +127,8 @@ class Translation:
             text = f"PostgreSQL reports {type(error).__name__} (SQLSTATE {state})"
         else:
             text = f"{error.diag.message_primary} (SQLSTATE {state})"
+        if state == _LOCK_NOT_AVAILABLE and self.locked is not None:
+            return self.locked(text, source=self.source, table=table)
         retried = state[:2] in _RETRIED_CLASSES or state in _RETRIED_STATES
         if retried:
             return self.unreachable(text, source=self.source, table=table, remedy="it is tried again")
@@ -142,7 +146,7 @@ class Translation:
 
 def of_source(source: str) -> Translation:
     """Errors of a source's server."""
-    return Translation(SourceUnreachable, SourceRefused, source)
+    return Translation(SourceUnreachable, SourceRefused, source, locked=TableLocked)
 
 
 def connect(dsn: str, translation: Translation, **parameters: str) -> psycopg.Connection:

@@ -62,10 +62,13 @@ class SnapshotReader:
         self.close()
 
     def begin(self) -> Moment:
-        """Lock the table, if it is not locked yet, and take a new snapshot in place of the one before."""
+        """Lock the table, if it is not locked yet, and take a new snapshot in place of the one before.
+
+        A table that was dropped is not locked, and not in the snapshot either.
+        """
         with self._translation.around(str(self._table)):
-            if not self._locked:
-                self._take_lock()
+            while not self._locked and (name := self._name()) is not None:
+                self._take_lock(name)
             self._connection.rollback()
             self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             ((snapshot, position, segment_bytes),) = self._connection.execute(
@@ -74,15 +77,23 @@ class SnapshotReader:
             ).fetchall()
         return Moment(snapshot=snapshot, fence=Lsn.parse(position).before_page_header(segment_bytes))
 
-    def _take_lock(self) -> None:
-        name = sql.Identifier(self._table.schema, self._table.name)
+    def _name(self) -> tuple[str, str] | None:
+        """The table's name now: it may have been renamed."""
+        query = """SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE c.oid = %s"""
+        return self._lock.execute(query, (self._table.oid,)).fetchone()
+
+    def _take_lock(self, name: tuple[str, str]) -> None:
+        self._lock.rollback()
         try:
             self._lock.execute("BEGIN")
             self._lock.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-            self._lock.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(name))
+            self._lock.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(sql.Identifier(*name)))
+            self._locked = self._name() == name
         except psycopg.errors.LockNotAvailable:
             raise self._given_up("is locked by another transaction") from None
-        self._locked = True
+        except psycopg.errors.UndefinedTable:
+            self._lock.rollback()  # renamed or dropped just now: look again
 
     def describe(self) -> PublishedTable | None:
         """The table's shape in this snapshot; null when the publication no longer has it."""
