@@ -35,7 +35,12 @@ class Streamed:
 
     def forget_seen(self, snapshot: Snapshot) -> None:
         """Let go of what this snapshot sees; saved with the next batch."""
-        for number in [n for n, xids in self._entries.items() if bool(np.all(snapshot.sees(xids)))]:
+        if not self._entries:
+            return
+        numbers = list(self._entries)
+        begins = np.cumsum([0, *(len(self._entries[number]) for number in numbers[:-1])])
+        all_seen = np.logical_and.reduceat(snapshot.sees(np.array(self.unseen(), dtype=np.int64)), begins)
+        for number in np.array(numbers)[all_seen].tolist():
             del self._entries[number]
             self._removed[f"{STREAMED}{number}"] = None
 
