@@ -10,27 +10,26 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from catchment.changes.backfilled import as_rows
 from catchment.changes.forward import Forward, unseen
 from catchment.changes.snapshot import Snapshot
 from catchment.log.base import Log, LogWriter, State
-from catchment.model.batch import Batch, Event, RefillFinished, RefillStarted, TableRows, Truncated
+from catchment.model.batch import Batch, Truncated
 from catchment.model.errors import TableStopped
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 from catchment.pipeline.cycle import Cycle
 from catchment.pipeline.shapes import Shapes
-from catchment.pipeline.state import KEPT, REFILL, SEQUENCE, TARGET, Origin, Refill, encode, entries
+from catchment.pipeline.state import KEPT, TARGET, Origin, Refill, entries
 from catchment.pipeline.streamed import Streamed
+from catchment.pipeline.tell import Teller
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.source import Source
 from catchment.wire import Decoder
@@ -63,11 +62,10 @@ class Backfills:
         self._targets = tuple(targets)
         self._log = log
         self._writer = writer
-        self._decoder = decoder
         self._shapes = shapes
         self._streamed = streamed
         self._directory = directory
-        self._append = append
+        self._teller = Teller(source.name, writer, decoder, append)
         self._answer = answer
         self._origin = Origin.of(writer.tail.state)
         self._births = {name: int(value["offset"]) for name, value in entries(writer.tail.state, TARGET)}
@@ -77,7 +75,6 @@ class Backfills:
         self._current: Refill | None = None
         self._cycle: Cycle | None = None
         self._not_before = 0.0
-        self._done_rows = 0
         self.trouble: str | None = None
         self.stuck = False
 
@@ -109,15 +106,14 @@ class Backfills:
             full=tables is None,
             requests=() if request is None else (request,),
         )
-        self._say((), (), {f"{REFILL}{refill.id}": refill.encode(), **self._shapes.changes()})
+        self._teller.want(refill, self._shapes.changes())
         self._queue.append(refill)
         self._answers |= dict.fromkeys(refill.requests, False)
 
     def begin_targets(self) -> None:
         """Have every configured target that this log has never filled filled, and forget those that are no more."""
-        gone = {f"{TARGET}{name}": None for name in self._births if name not in self._targets}
-        if gone:
-            self._say((), (), gone)
+        if gone := [name for name in self._births if name not in self._targets]:
+            self._teller.note({f"{TARGET}{name}": None for name in gone})
         filling = {name for refill in self._queue if refill.full for name in refill.targets}
         if missing := [name for name in self._targets if name not in self._births and name not in filling]:
             self.want(missing)
@@ -203,7 +199,8 @@ class Backfills:
         try:
             forward = Forward(published.table, kept)
             table = self._shapes.adopt(published, for_all=set(refill.targets) >= set(self._targets))
-            self._tell(refill, table, chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1))))
+            chunks = chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1)))
+            self._current = self._teller.rows(self._start(refill, (table,)), table, chunks)
         except TableStopped as error:
             self.trouble = str(error)
             self._not_before = time.monotonic() + _RETRY_SECONDS
@@ -228,62 +225,22 @@ class Backfills:
             ]
         return kept
 
-    def _tell(self, refill: Refill, table: Table, chunks: Iterator[Sequence[pa.Array[Any]]]) -> None:
-        """Append the table's rows. No change of the stream comes between: a bag of rows could not be told apart."""
-        started = self._start(refill, (table,))
-        for columns in chunks:
-            if columns and len(columns[0]):
-                rows = as_rows(table, columns, self._decoder.sequence, self._writer.tail.frontier)
-                self._decoder.sequence += rows.num_rows
-                self._done_rows += rows.num_rows
-                self._say((), (TableRows(table, rows, refill.id),), {})
-        self._current = started.without(table.oid)
-        self._say((), (), {f"{REFILL}{refill.id}": self._current.encode()})
-
     def _start(self, refill: Refill, tables: tuple[Table, ...]) -> Refill:
-        """Say that the rows of these tables begin; with the first of all tables, targets can begin too."""
-        offset = self._writer.tail.frontier.offset + 1
-        started = refill if refill.started else replace(refill, started=offset)
-        state: dict[str, bytes | None] = {f"{REFILL}{refill.id}": started.encode(), **self._shapes.changes()}
-        if refill.full and refill.started is None:
-            self._births |= dict.fromkeys(refill.targets, offset)
-            state |= {f"{TARGET}{name}": encode({"offset": offset}) for name in refill.targets}
-        self._say((RefillStarted(refill.id, tables, refill.targets),), (), state)
+        started = self._teller.start(refill, tables, self._shapes.changes())
+        if started.full and started.started is not None:
+            self._births |= dict.fromkeys(started.targets, started.started)
         return started
 
-    def _say(self, events: tuple[Event, ...], rows: tuple[TableRows, ...], state: Mapping[str, bytes | None]) -> None:
-        """Append at the place where the log stands."""
-        frontier = self._writer.tail.frontier
-        batch = Batch(
-            source=self._source.name,
-            after=frontier.lsn,
-            until=frontier.lsn,
-            part=0,
-            ends_transaction=True,
-            committed_at=frontier.committed_at,
-            events=events,
-            rows=rows,
-        )
-        self._append(batch, {SEQUENCE: encode({"last": self._decoder.sequence}), **state})
-
     def _finish(self, refill: Refill) -> None:
-        """Let the targets change over."""
+        """Let the targets change over, and answer who asked."""
+        rows = self._teller.told
         if refill.full and refill.started is None:
-            refill = self._start(refill, ())
-        first = self._log.wait(self._source.name, self._writer.tail.frontier.offset, 0).first
-        finished = replace(refill, finished=self._writer.tail.frontier.offset + 1)
-        state: dict[str, bytes | None] = {
-            f"{REFILL}{old.id}": None
-            for old in Refill.of(self._writer.tail.state)
-            if old.finished is not None and old.finished < first
-        }
-        state[f"{REFILL}{refill.id}"] = finished.encode()
-        self._say((RefillFinished(refill.id),) if refill.started else (), (), state)
+            refill = self._start(refill, ())  # there are no tables: the targets can begin all the same
+        self._teller.finish(refill, self._log.wait(self._source.name, self._writer.tail.frontier.offset, 0).first)
         for request in refill.requests:
             self._answers[request] = True
-            self._answer(request, f"{self._done_rows} rows read")
+            self._answer(request, f"{rows} rows read")
         self._current = None
-        self._done_rows = 0
 
     def progress(self) -> list[dict[str, object]]:
         """What ``status`` shows of the one under way."""
@@ -293,7 +250,7 @@ class Backfills:
         return [
             {
                 "tables": [str(self._shapes.known[oid].table) for oid in self._current.tables],
-                "rows": self._done_rows + (reading.rows if reading else 0),
+                "rows": self._teller.told + (reading.rows if reading else 0),
                 "of": reading.published.estimated_rows if reading and reading.published else None,
                 "rows_per_second": None,
             }

@@ -118,15 +118,14 @@ class Shapes:
 
     def adopt(self, published: PublishedTable, for_all: bool) -> Table:
         """Take the catalog's shape for the one to follow: the rows were read in it, for all targets or for some."""
-        known = self.known.get(published.table.oid)
-        if known is None or known.relation != published.relation:
-            version = known.table.version + 1 if known else 1
-            table = replace(published.table, version=version)
-            known = replace(known or KnownTable(table, published.relation), table=table, relation=published.relation)
+        known = self.known[published.table.oid]
+        table = known.table
+        if known.relation != published.relation:
+            table = replace(published.table, version=known.table.version + 1)
         if for_all:
-            known = replace(known, followed=True, refill=False, floor=None, stopped=None)
-        self._keep(known)
-        return known.table
+            self._keep(KnownTable(table, published.relation))
+        # Else the others still have to be told of a new shape, which the stream does when it comes to it.
+        return table
 
     def expect(self, published: Published) -> None:
         """The tables of a log that begins here: a backfill of all tables is to come anyway."""

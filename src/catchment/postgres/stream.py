@@ -110,6 +110,8 @@ class SlotStream:
                         break
                     waited = something and not self._replication.wait_readable(0)
                     self._pgconn.consume_input()
+        if reply_requested:
+            self._said = 0.0  # the next acknowledgement is sent, news or not
         if keepalive is None:
             return Received(messages, reply_requested=reply_requested)
         return Received(messages, keepalive.position, reply_requested, keepalive.sent_at)
