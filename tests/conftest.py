@@ -32,9 +32,6 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes the names
 if _MEMORY.exists() and shutil.disk_usage(_MEMORY).free > 8 << 30:
     os.environ.setdefault("CATCHMENT_SCRATCH", str(_MEMORY))
 
-# What loops in threads log must not go to a stream that pytest has closed by then.
-structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-
 _numbers = count(1)
 
 
@@ -63,6 +60,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         majors = list(installed())
         ids = [f"postgresql-{major}" for major in majors]
         metafunc.parametrize("server_version", majors, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def quiet_program_log() -> None:
+    """What loops in threads log must not go to a stream that pytest has closed by then."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
 
 
 @pytest.fixture(scope="session")
