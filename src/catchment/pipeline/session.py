@@ -192,6 +192,7 @@ class Session:
         elapsed = now - self._reported
         self._around.status.well(
             "streaming" if self.backfills.idle else "refilling",
+            trouble=self.backfills.trouble or self._shapes.trouble(),
             position=str(frontier.lsn),
             wal_position=str(wal_position(self._connection, self._translation)),
             offset=frontier.offset,
@@ -201,8 +202,6 @@ class Session:
             tables=self._shapes.summary(),
         )
         self._reported, self._changes_reported = now, self._changes
-        if sentence := self.backfills.trouble or self._shapes.trouble():
-            self._around.status.troubled(sentence)
 
     def close(self) -> None:
         """Stop what runs beside the stream."""

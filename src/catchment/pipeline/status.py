@@ -42,21 +42,16 @@ class LoopStatus:
         self._detail: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def well(self, state: str, **detail: Any) -> None:
-        """The loop goes round. ``detail`` replaces the values of the same names."""
+    def well(self, state: str, trouble: str | None = None, **detail: Any) -> None:
+        """The loop goes round, part of its work perhaps in ``trouble``. ``detail`` replaces what had its names."""
         with self._lock:
-            self.state, self.remedy, self._beat = state, None, datetime.now(UTC)
+            self.state, self.remedy, self._beat = state, trouble, datetime.now(UTC)
             self._detail |= detail
 
     def note(self, **detail: Any) -> None:
         """Something else to be shown."""
         with self._lock:
             self._detail |= detail
-
-    def troubled(self, sentence: str) -> None:
-        """The loop goes round, but a part of its work does not."""
-        with self._lock:
-            self.remedy = sentence
 
     def dropped(self) -> None:
         """The source was removed while the hub runs."""
