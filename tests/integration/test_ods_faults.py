@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from ods_batches import Ods, Source, table
+from ods_batches import Ods, Source, reshaped, table
+from psycopg import sql
 
 from catchment.demo.cluster import Cluster
-from catchment.model.batch import Batch
+from catchment.model.batch import Batch, RefillStarted, SchemaChanged
 from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
+from catchment.targets.ods import session, shapes
+from catchment.targets.ods.session import MOST_STAGINGS
 from catchment.targets.ods.target import OdsTarget
 
 pytestmark = pytest.mark.server_versions
@@ -152,10 +155,44 @@ def test_an_ods_that_cannot_hold_every_character_is_refused(
         OdsTarget(dsn, {}).frontier("s0")
 
 
-def test_a_transaction_left_open_by_a_reader_delays_a_new_column_only(ods: Ods, target: OdsTarget) -> None:
+def test_a_transaction_left_open_by_a_reader_delays_a_new_column_only(
+    ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "_LOCK_TIMEOUT", sql.SQL("SET LOCAL lock_timeout = '100ms'"))
     source = Source(target, "s0")
     source.load(ACCOUNTS, ("1", "ann"))
+    wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
     with psycopg.connect(ods.dsn) as reader:
         reader.execute("SELECT FROM s0.accounts")
         source.change(ACCOUNTS, ("u", "1", "anne"))
-    assert ods.rows("s0.accounts") == ["(1,anne)"]
+        assert ods.rows("s0.accounts") == ["(1,anne)"]
+        told = source.batch(SchemaChanged(wider), source.rows(wider, [("u", "1", "anne", "n")]))
+        with pytest.raises(TargetUnreachable) as caught:
+            source.apply(told)
+        assert caught.value.retry
+        assert caught.value.table == "public.accounts"
+    source.apply(told)
+    assert ods.rows("s0.accounts") == ["(1,anne,n)"]
+
+
+def test_more_tables_than_a_session_keeps_stagings_for(ods: Ods, target: OdsTarget) -> None:
+    source = Source(target, "s0")
+    tables = [table(f"t{number}", "id int4") for number in range(MOST_STAGINGS + 10)]
+    started = RefillStarted("r1", tuple(tables), ("ods",))
+    source.apply(source.batch(started, *(source.rows(shape, [("r", "1")], "r1") for shape in tables)))
+    source.finish("r1")
+    source.apply(source.batch(*(source.rows(shape, [("u", "1"), ("c", "2")]) for shape in tables)))
+    for shape in (tables[0], tables[-1]):
+        assert ods.rows(f"s0.{shape.name}") == ["(1)", "(2)"]
+
+
+def test_more_statements_than_a_session_keeps(ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = table("notes", "id int4", "a text", "b text", "c text")
+    for most in range(1, 8):
+        monkeypatch.setattr(session, "_MOST_STATEMENTS", most)
+        source = Source(target, f"s{most % 6}")
+        source.load(shape, ("1", "a", "b", "c"), ("2", "a", "b", "c"))
+        source.change(shape, ("u", "1", ..., "b2", "c"), ("b", "2"), ("u", "3", ..., "b", "c"))
+        source.change(shape, ("u", "1", "a2", ..., ...), ("b", "3"), ("u", "4", "a", "b", ...), ("d", "99"))
+        assert ods.rows(f"s{most % 6}.notes") == ["(1,a2,b2,c)", "(4,a,b,c)"]
+        target.forget(source.name)

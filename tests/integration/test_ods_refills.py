@@ -286,6 +286,80 @@ def test_somebody_elses_table_is_not_touched(ods: Ods, source: Source) -> None:
         source.begin("r1", ACCOUNTS, ("1", "ann"))
 
 
+def test_a_table_that_the_source_made_anew_takes_the_place_of_the_old_one(ods: Ods, source: Source) -> None:
+    shape = table("accounts", "id int4", "name text", "gone text")
+    source.load(shape, ("1", "ann", "x"), ("2", "bob", "y"))
+    ods.execute("CREATE VIEW public.seen AS SELECT id, name FROM orders.accounts")
+    source.begin("r2", shape, ("1", "half", "x"))
+    anew = replace(table("accounts", "name text", "note text", "id int4"), oid=4_000_000_000)
+    source.begin("r3", anew, ("ann", "n", "1"))
+    source.change(anew, ("c", "cid", "m", "3"))
+    source.change(shape, ("d", "1"))
+    assert ods.rows("public.seen") == ["(1,ann)", "(2,bob)"]
+    source.finish("r2")
+    source.finish("r3")
+    source.change(anew, ("u", "cy", "m", "3"))
+    assert ods.rows("public.seen") == ["(1,ann)", "(3,cy)"]
+    assert ods.one("SELECT array_agg(note ORDER BY id)::text FROM orders.accounts") == "{n,m}"
+    assert ods.one("SELECT count(*) FROM pg_class WHERE relname LIKE 'shadow%'") == 0
+
+
+def test_a_table_made_anew_with_another_key_is_refused_until_the_old_one_is_dropped(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    anew = replace(table("accounts", "code text", "name text", key=("code",)), oid=4_000_000_000)
+    source.begin("r2", anew, ("a", "ann"))
+    finished = source.batch(RefillFinished("r2"))
+    with pytest.raises(TargetRefused, match=r"key changed.*DROP TABLE"):
+        source.apply(finished)
+    ods.execute("DROP TABLE orders.accounts")
+    source.apply(finished)
+    assert ods.rows("orders.accounts") == ["(a,ann)"]
+
+
+def test_the_key_of_a_table_that_somebody_renamed_keeps_its_name(ods: Ods, source: Source) -> None:
+    for generation in ("1", "2", "3"):
+        source.load(ACCOUNTS, (generation, "x"))
+        assert ods.rows("orders.accounts") == [f"({generation},x)"]
+        ods.execute(f"ALTER TABLE orders.accounts RENAME TO old_{generation}")
+    assert ods.rows("orders.old_1") == ["(1,x)"]
+
+
+def test_long_names_that_begin_alike(ods: Ods, source: Source) -> None:
+    names = ["t" * 62 + end for end in "12"]
+    for number, name in enumerate(names):
+        source.begin("r1", table(name, "id int4"), (str(number),))
+    source.finish("r1")
+    assert [ods.rows(f"orders.{name}") for name in names] == [["(0)"], ["(1)"]]
+
+
+def test_a_schema_that_somebody_dropped_during_a_refill_comes_back(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.begin("r2", ACCOUNTS, ("2", "bob"))
+    ods.execute("DROP SCHEMA orders CASCADE")
+    source.finish("r2")
+    assert ods.rows("orders.accounts") == ["(2,bob)"]
+
+
+@pytest.mark.parametrize(
+    "meddling",
+    ["CREATE EXTENSION citext", "ALTER TABLE orders.users ALTER id TYPE varchar(9)"],
+    ids=["extension", "type"],
+)
+def test_a_live_table_of_other_types_than_the_refill_is_refused_with_its_remedy(
+    ods: Ods, source: Source, meddling: str
+) -> None:
+    users = table("users", "id public.citext@citext", "name text")
+    source.load(users, ("Ann", "a"))
+    ods.execute(meddling)
+    source.begin("r2", users, ("Ann", "b"))
+    finished = source.batch(RefillFinished("r2"))
+    with pytest.raises(TargetRefused, match=r"no column id of type .*DROP TABLE"):
+        source.apply(finished)
+    ods.execute("DROP TABLE orders.users")
+    source.apply(finished)
+    assert ods.rows("orders.users") == ["(Ann,b)"]
+
+
 def test_types_are_the_same_where_the_ods_has_them_and_text_elsewhere(ods: Ods, source: Source) -> None:
     kinds = {
         "numeric%655366": "numeric(10,2)",

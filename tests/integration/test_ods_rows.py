@@ -169,6 +169,25 @@ def test_a_bag_counts_its_copies_whatever_the_types(ods: Ods, source: Source) ->
     assert ods.one("SELECT count(*) FROM orders.facts") == 3
 
 
+def test_a_bag_may_have_columns_of_any_name(ods: Ods, source: Source) -> None:
+    names = ("image", "copies", "place", "number", "s", "t", "c0", "left_out", '%s {} {0} "x"', "é" * 31)
+    facts = table("facts %s {}", *(f"{name} int4" for name in names), key=())
+    row = tuple(map(str, range(len(names))))
+    source.load(facts, row, row)
+    source.change(facts, ("d", *row), ("b", *row), ("u", *row[:-1], "77"))
+    found = ods.connection.execute('SELECT * FROM orders."facts %s {}"').fetchall()
+    assert found == [(*range(len(names) - 1), 77)]
+
+
+def test_keys_and_columns_may_have_any_name(ods: Ods, source: Source) -> None:
+    shape = table('we"ird %s {}', "left_out int4", "o0 text", '%s {} "x" text', key=("left_out", "o0"))
+    source.load(shape, ("1", "a", "x"), ("2", "b", "y"))
+    source.change(shape, ("b", "1", "a"), ("u", "1", "c", ...), ("u", "2", "b", ...), ("d", "9", "z"))
+    assert ods.rows('orders."we""ird %s {}"') == ["(1,c,x)", "(2,b,y)"]
+    source.load(shape, ("1", "c", "z"))
+    assert ods.rows('orders."we""ird %s {}"') == ["(1,c,z)"]
+
+
 def test_a_bag_that_lacks_a_row_to_be_deleted_says_which_table_to_refill(ods: Ods, source: Source) -> None:
     facts = table("facts", "n int4", key=())
     source.load(facts, ("1",))

@@ -40,14 +40,18 @@ class Pool(Generic[S]):
                 yield session
             except BaseException:
                 session.close()
+                self._close_idle()  # what broke this one, a restart for instance, has broken them too
                 raise
             self._idle.append(session)
             if self._closed:
-                self.close()
+                self._close_idle()
 
     def close(self) -> None:
         """Close all sessions: those that are lent when they come back."""
         self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()

@@ -14,6 +14,7 @@ from catchment.changes.coalesce import coalesce
 from catchment.model.batch import META, UNCHANGED
 from catchment.model.errors import TargetRefused
 from catchment.model.table import Table
+from catchment.targets.ods import shapes
 from catchment.targets.ods.script import Add
 from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, OdsColumn, Staging
 from catchment.wire.copytext import render
@@ -44,13 +45,7 @@ def _columns(staging: Staging, table: Table, source: str) -> list[OdsColumn]:
 
 
 def _meddled(staging: Staging, table: Table, source: str, what: str) -> TargetRefused:
-    name = staging.relation.quoted
-    return TargetRefused(
-        f"{name} in the ODS {what}",
-        source=source,
-        table=str(table),
-        remedy=f"DROP TABLE {name} in the ODS, then `catchment backfill {source} {table}`",
-    )
+    return shapes.misshapen(f"{staging.relation.quoted} in the ODS {what}", source, staging.relation, table)
 
 
 def _apply_keyed(
@@ -172,11 +167,11 @@ def _apply_bag(
 def _remove(staging: Staging, columns: list[OdsColumn]) -> sql.Composed:
     return sql.SQL(
         "WITH wanted AS ("
-        " SELECT ROW({staged})::text AS image, sum(copies) AS copies FROM {staging} s GROUP BY image"
+        " SELECT ROW({staged})::text AS image, sum(s.copies) AS copies FROM {staging} s GROUP BY image"
         "), found AS ("
-        " SELECT t.ctid AS place, row_number() OVER (PARTITION BY image) AS number, copies"
-        " FROM {target} t JOIN wanted ON ROW({values})::text = image"
-        ") DELETE FROM {target} t USING found WHERE t.ctid = place AND number <= copies"
+        " SELECT t.ctid AS place, row_number() OVER (PARTITION BY w.image) AS number, w.copies"
+        " FROM {target} t JOIN wanted w ON ROW({values})::text = w.image"
+        ") DELETE FROM {target} t USING found f WHERE t.ctid = f.place AND f.number <= f.copies"
     ).format(
         staged=_list(map(_staged, columns)),
         staging=staging.identifier,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import count
 
 import psycopg
 from psycopg import sql
@@ -15,7 +16,7 @@ from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, read_columns
 
-_PATIENCE = 30.0  # seconds; it is retried
+_PATIENCE = 5.0  # seconds: other sources want the session too; it is retried
 _POLL = 0.05
 
 # Whoever has a snapshot from before the last commit of this source: it would not see all rows of the shadows. A
@@ -67,25 +68,37 @@ def change_over(
         if entry.live:
             live = entry.live.relation
             shapes.adapt_live(connection, source, live, entry.live.shape, shape)
-            _merge(connection, entry.shadow, live)
+            _merge(connection, source, entry.shadow, entry.live)
             shapes.drop(connection, shadow)
         else:
             live = live_relation(source, dataset, shape)
+            shapes.create_schema(connection, source, live.schema)
             _appear(connection, shadow, live, shape)
         registry.save(Entry(entry.oid, Stored(live, shape), current=True))
 
 
-def _merge(connection: psycopg.Connection, shadow: Stored, live: Relation) -> None:
+def _merge(connection: psycopg.Connection, source: str, shadow: Stored, live: Stored) -> None:
     """Make the live rows those of the shadow by differences; rows that are the same are not touched.
 
     The same means the same bytes (``*<>`` compares them), since equal is not the same: 1.0 and 1.00, or citext.
     https://www.postgresql.org/docs/current/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
     """
+    columns, live_columns = read_columns(connection, shadow.stamp), read_columns(connection, live.stamp)
+    for column in shadow.shape.columns:
+        # Only a person can have made them differ: by ALTER TABLE, or with an extension that came after the table.
+        if (found := live_columns.get(column.name)) is None or found.type != columns[column.name].type:
+            wanted = columns[column.name].type.as_string(None)
+            raise shapes.misshapen(
+                f"{live.relation.quoted} in the ODS has no column {column.name} of type {wanted}",
+                source,
+                live.relation,
+                shadow.shape,
+            )
     names = [sql.Identifier(column.name) for column in shadow.shape.columns]
     parts = {
         "all_joins": ALL_JOINS,
         "by_index": BY_INDEX,
-        "live": live.identifier,
+        "live": live.relation.identifier,
         "shadow": shadow.relation.identifier,
         "names": sql.SQL(", ").join(names),
         "new": sql.SQL(", ").join(sql.SQL("s.{}").format(name) for name in names),
@@ -97,7 +110,6 @@ def _merge(connection: psycopg.Connection, shadow: Stored, live: Relation) -> No
             sql.SQL("DELETE FROM {live}; INSERT INTO {live} ({names}) SELECT {names} FROM {shadow}").format(**parts)
         )
         return
-    columns = read_columns(connection, shadow.stamp)
     parts["same_key"] = sql.SQL(" AND ").join(
         sql.SQL("t.{name} {equals} s.{name}").format(name=sql.Identifier(name), equals=columns[name].equals)
         for name in shadow.shape.key
@@ -124,6 +136,12 @@ def _appear(connection: psycopg.Connection, shadow: Relation, live: Relation, sh
     ]
     if shape.key:
         index = Relation(live.schema, shortened(shadow.name, "_pkey"))
-        name = sql.Identifier(shortened(live.name, "_pkey"))
+        names = (shortened(live.name, f"_pkey{number or ''}") for number in count())
+        name = sql.Identifier(next(name for name in names if not _is_taken(connection, Relation(live.schema, name))))
         statements.append(sql.SQL("ALTER INDEX {} RENAME TO {}").format(index.identifier, name))
     connection.execute(sql.SQL("; ").join(statements))
+
+
+def _is_taken(connection: psycopg.Connection, relation: Relation) -> bool:
+    """By the key of a table that somebody renamed, or of one whose long name begins alike."""
+    return connection.execute("SELECT to_regclass(%s)", (relation.quoted,)).fetchone() != (None,)

@@ -104,6 +104,10 @@ class Registry:
         """The tables that this refill builds up."""
         return self._read_all(f"{_ENTRIES} refill = %s ORDER BY oid", refill)
 
+    def at(self, live: Relation) -> list[Entry]:
+        """The tables that readers find there."""
+        return self._read_all(f"{_ENTRIES} schema = %s AND name = %s", live.schema, live.name)
+
     def all(self) -> list[Entry]:
         """Every table of the source."""
         return self._read_all(f"{_ENTRIES} true ORDER BY oid")

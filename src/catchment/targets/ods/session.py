@@ -19,7 +19,8 @@ from catchment.targets.ods.registry import CREATION, FRONTIER, PREPARATION, SAVE
 
 _OLDEST_SERVER = 15_00_00  # MERGE
 _LOCK = 0x0CA7C43E  # of what is ours among advisory locks
-_MOST_STAGINGS = 200
+MOST_STAGINGS = 200
+"""How many staging tables a session keeps."""
 _MOST_STATEMENTS = 100
 _ROWS_TO_TRUNCATE = 4_000
 _BYTES_TO_TRUNCATE = 4 << 20
@@ -109,8 +110,6 @@ class Staging:
     def statement(self, which: Hashable, compose: Callable[[], sql.Composable]) -> bytes:
         """The statement that ``compose`` makes, kept: composing takes longer than applying a few rows."""
         if which not in self._statements:
-            if len(self._statements) >= _MOST_STATEMENTS:
-                self._forget_statements()
             self._statements[which] = compose().as_bytes(None)
         return self._statements[which]
 
@@ -124,6 +123,11 @@ class Staging:
             return sql.SQL("EXECUTE {}").format(plan)
 
         return self.statement(which, prepare)
+
+    def limit_statements(self) -> None:
+        """Forget them all when they are many; to be called while none of them waits to be sent."""
+        if len(self._statements) >= _MOST_STATEMENTS:
+            self._forget_statements()
 
     def drop(self) -> None:
         self._forget_statements()
@@ -190,11 +194,15 @@ class Session:
             self._client.execute(f"{SAVE_FRONTIER}; COMMIT", saved_frontier(source, frontier))
 
     def staging(self, relation: Relation, stamp: str, table: Table) -> Staging:
-        """An empty staging table for changes of this version of a table; its columns follow the relation's."""
+        """An empty staging table for changes of this version of a table; its columns follow the relation's.
+
+        It stays for the next ``MOST_STAGINGS - 1`` calls for others, and its statements until it is asked for again.
+        """
         key = (relation, stamp, table)
         staging = self._stagings.pop(key, None) or self._make(relation, stamp)
+        staging.limit_statements()
         self._stagings[key] = staging
-        if len(self._stagings) > _MOST_STAGINGS:
+        if len(self._stagings) > MOST_STAGINGS:
             self._stagings.pop(next(iter(self._stagings))).drop()
         return staging
 

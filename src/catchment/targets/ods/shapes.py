@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 from psycopg import sql
 
@@ -9,6 +11,7 @@ from catchment.model.errors import TargetRefused
 from catchment.model.table import Table
 from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.naming import Relation, shortened
+from catchment.targets.ods.session import creating_schema
 
 _LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = '5s'")
 _NO_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = 0")
@@ -26,6 +29,15 @@ def create(connection: psycopg.Connection, relation: Relation, table: Table) -> 
             sql.SQL("CONSTRAINT {} PRIMARY KEY ({})").format(sql.Identifier(shortened(relation.name, "_pkey")), key)
         )
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(relation.identifier, sql.SQL(", ").join(definitions)))
+
+
+def create_schema(connection: psycopg.Connection, source: str, name: str) -> None:
+    """The schema, if it is not there. Raises TargetRefused with the grant that helps."""
+    identifier = sql.Identifier(name)
+    # Asked first: IF NOT EXISTS wants the privilege also where there is nothing to do.
+    if connection.execute("SELECT to_regnamespace(%s)", (identifier.as_string(None),)).fetchone() == (None,):
+        with creating_schema(connection, source):
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(identifier))
 
 
 def drop(connection: psycopg.Connection, relation: Relation) -> None:
@@ -95,13 +107,32 @@ def adapt(connection: psycopg.Connection, relation: Relation, old: Table, new: T
 def adapt_live(connection: psycopg.Connection, source: str, relation: Relation, old: Table, new: Table) -> None:
     """As ``adapt``. Raises TargetRefused for a change that would have to rewrite what readers see."""
     if reason := differs(connection, old, new):
-        raise TargetRefused(
-            f"{reason}, which {relation.quoted} in the ODS cannot follow",
-            source=source,
-            table=str(new),
-            remedy=f"DROP TABLE {relation.quoted} in the ODS, then `catchment backfill {source} {new}`",
-        )
+        raise misshapen(f"{reason}, which {relation.quoted} in the ODS cannot follow", source, relation, new)
     adapt(connection, relation, old, new)
+
+
+def misshapen(what: str, source: str, relation: Relation, table: Table) -> TargetRefused:
+    """The error of a relation that only a new one can replace."""
+    return TargetRefused(
+        what,
+        source=source,
+        table=str(table),
+        remedy=f"DROP TABLE {relation.quoted} in the ODS, then `catchment backfill {source} {table}`",
+    )
+
+
+def known_by_name(old: Table, new: Table) -> Table:
+    """The shape of a table that the source dropped as one of the table that it made anew under the same name.
+
+    Its columns are the new one's where they have the same names; the others count as dropped.
+    """
+    numbers = {column.name: column.number for column in new.columns}
+    return replace(
+        old,
+        oid=new.oid,
+        columns=tuple(replace(one, number=numbers[one.name]) for one in old.columns if one.name in numbers),
+        key=tuple(name for name in old.key if name in numbers),
+    )
 
 
 def _key_numbers(table: Table) -> set[int]:

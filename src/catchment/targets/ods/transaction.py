@@ -28,13 +28,14 @@ from catchment.postgres.connection import Translation
 from catchment.targets.ods import shapes
 from catchment.targets.ods.apply import apply_changes
 from catchment.targets.ods.changeover import change_over, wait_for_old_snapshots
-from catchment.targets.ods.naming import Relation, live_relation, shadow_relation
+from catchment.targets.ods.naming import live_relation, shadow_relation
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.script import Add, Script
-from catchment.targets.ods.session import Session, creating_schema
+from catchment.targets.ods.session import MOST_STAGINGS, Session
 
 _MOST_ROWS = 1 << 16
 _MOST_BYTES = 16 << 20
+_MOST_TABLES = MOST_STAGINGS // 2  # each may have a shadow beside the live one, and a script needs all their stagings
 
 
 @dataclass(slots=True)
@@ -48,8 +49,8 @@ class _Held:
 class Transaction:
     """What one ``apply`` does to the ODS: nothing is visible before ``commit``.
 
-    Rows are held until some 64k rows or 16 MB have come, or an event: memory stays bounded however large a source's
-    transaction is.
+    Rows are held until some 64k rows, 16 MB or 100 tables have come, or an event: memory stays bounded however large a
+    source's transaction is.
     """
 
     def __init__(self, session: Session, source: str, dataset: str, translation: Translation) -> None:
@@ -158,26 +159,32 @@ class Transaction:
         if entry.shadow:
             shapes.drop(self._connection, entry.shadow.relation)
         if entry.live is None:
-            self._make_room(live_relation(self._source, self._dataset, table), table)
+            entry = replace(entry, live=self._take_place(table), current=False)
         shadow = shadow_relation(self._source, table.oid)
         shapes.create(self._connection, shadow, table)
         self._registry.save(replace(entry, shadow=Stored(shadow, table), refill=refill))
 
-    def _make_room(self, live: Relation, table: Table) -> None:
-        """See early that the table will be able to appear."""
-        found = self._connection.execute(
-            "SELECT to_regnamespace(%s), to_regclass(%s)", (sql.Identifier(live.schema).as_string(None), live.quoted)
-        ).fetchone()
-        if found == (None, None):
-            with creating_schema(self._connection, self._source):
-                self._connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(live.schema)))
-        elif found and found[1] is not None:
+    def _take_place(self, table: Table) -> Stored | None:
+        """What readers see of an earlier table of this name, which the source has dropped or renamed: theirs to keep.
+
+        Null when there is none. Else see early that the table will be able to appear.
+        """
+        live = live_relation(self._source, self._dataset, table)
+        for earlier in self._registry.at(live):
+            if earlier.live and str(earlier.live.shape) == str(table):
+                if earlier.shadow:
+                    shapes.drop(self._connection, earlier.shadow.relation)
+                self._registry.save(Entry(earlier.oid))
+                return replace(earlier.live, shape=shapes.known_by_name(earlier.live.shape, table))
+        shapes.create_schema(self._connection, self._source, live.schema)
+        if self._connection.execute("SELECT to_regclass(%s)", (live.quoted,)).fetchone() != (None,):
             raise TargetRefused(
-                f"{live.quoted} is already there in the ODS and was not made by Catchment for this source",
+                f"{live.quoted} is already there in the ODS and was not made by Catchment for this table",
                 source=self._source,
                 table=str(table),
                 remedy="rename or drop it",
             )
+        return None
 
     def _hold(self, rows: TableRows) -> None:
         held = self._held.setdefault(rows.table.oid, _Held(rows.table))
@@ -187,7 +194,7 @@ class Transaction:
         held.rows.append(rows)
         self._held_rows += rows.data.num_rows
         self._held_bytes += rows.data.nbytes
-        if self._held_rows >= _MOST_ROWS or self._held_bytes >= _MOST_BYTES:
+        if self._held_rows >= _MOST_ROWS or self._held_bytes >= _MOST_BYTES or len(self._held) >= _MOST_TABLES:
             self._flush()
 
     def _flush(self) -> None:
