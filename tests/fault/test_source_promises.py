@@ -203,3 +203,24 @@ def test_a_table_that_cannot_be_followed_stops_alone_and_is_told(
     hub.stop()
     hub.until_caught_up()
     assert_ods_equals_source(ods_database, "orders", source_database)
+
+
+@pytest.mark.server_versions
+def test_a_source_that_does_not_know_its_encoding_is_read_as_utf8_or_refused(
+    source_cluster: Cluster,
+    database_factory: Callable[..., str],
+    ods_database: str,
+    hub_factory: Callable[..., RunningHub],
+) -> None:
+    source = database_factory(source_cluster, "ascii", "TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    make_places(source)
+    execute(source, "INSERT INTO places VALUES (2000, convert_from('\\xc3a4', 'SQL_ASCII'))")
+    hub = hub_factory({"orders": source}, ods=ods_database)
+    hub.until_caught_up()
+    execute(source, "INSERT INTO places VALUES (2001, convert_from('\\xe28098', 'SQL_ASCII'))")
+    hub.until_caught_up()
+    assert one(ods_database, "SELECT string_agg(name, ' ' ORDER BY id) FROM orders.places WHERE id >= 2000") == "ä ‘"
+    execute(source, "INSERT INTO places VALUES (2002, convert_from('\\xff', 'SQL_ASCII'))")
+    refused = hub.command("run", "--until-caught-up", expect=1)
+    assert "source orders, table public.places" in refused.stderr
+    assert "UTF-8" in refused.stderr

@@ -102,6 +102,13 @@ class DecodeError(CatchmentError):
         self.position = position
 
 
+NOT_UTF8 = (
+    "mend it in the source, whose database does not check its encoding; if the stream has it already, "
+    "`catchment source drop NAME` and a new run begin behind it"
+)
+"""The remedy of a value that is not text."""
+
+
 class SourceError(CatchmentError):
     """Something about a source."""
 

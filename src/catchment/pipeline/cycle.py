@@ -53,6 +53,7 @@ class Cycle:
         try:
             self._read()
         except CatchmentError as error:
+            error.source, error.table = error.source or self._source.name, error.table or str(self.table)
             self.error = error
         except Exception as error:  # noqa: BLE001  # what was read up to here must never pass for the whole table
             self.error = defect(error, self._source.name)

@@ -137,6 +137,7 @@ def _attempt(action: Callable[[], None], status: LoopStatus) -> CatchmentError |
     try:
         action()
     except CatchmentError as error:
+        error.source = error.source or status.source
         failure = error
     except Exception as error:  # noqa: BLE001  # a defect of ours must not take other sources' loops with it
         failure = defect(error, status.source)

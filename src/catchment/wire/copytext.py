@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catchment.model.errors import DecodeError
+from catchment.model.errors import NOT_UTF8, DecodeError
 
 _TAB, _NEWLINE, _BACKSLASH, _NULL = b"\t\n\\N"
 
@@ -56,7 +56,8 @@ def parse(data: bytes, columns: int) -> list[pa.Array[Any]]:
         return _columns(content, starts, ends, null, columns)
     except pa.ArrowInvalid:
         kept = np.delete(np.arange(len(data)), removed)
-        raise DecodeError("a value is not valid UTF-8", position=int(kept[_first_invalid(content)])) from None
+        position = int(kept[_first_invalid(content)])
+        raise DecodeError("a value is not valid UTF-8", position=position, remedy=NOT_UTF8) from None
 
 
 def render(columns: Sequence[pa.Array[Any]]) -> memoryview:

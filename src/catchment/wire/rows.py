@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from catchment.model.batch import META, UNCHANGED, rows_schema
-from catchment.model.errors import DecodeError
+from catchment.model.errors import NOT_UTF8, DecodeError
 from catchment.wire.control import EPOCH, Begin
 from catchment.wire.messages import Relation
 
@@ -59,7 +59,8 @@ class Rows:
             strings: pa.Array[Any] = values.cast(pa.string())
         except pa.ArrowInvalid:
             what = f"a value of column {self.relation.columns[number].name} is not valid UTF-8"
-            raise DecodeError(what, table=f"{self.relation.schema}.{self.relation.name}") from None
+            table = f"{self.relation.schema}.{self.relation.name}"
+            raise DecodeError(what, table=table, remedy=NOT_UTF8) from None
         return strings
 
     def _unchanged(self) -> pa.Array[Any]:
