@@ -144,6 +144,7 @@ class Session:
         if not self.backfills.idle or frontier.lsn < self._goal:
             self.settled = None
         elif self.settled is None:
+            self._report(now)  # a table that has stopped is told before this can be taken for the end
             self.settled = frontier.offset
         if now - self._reported >= _REPORT_SECONDS:
             self._report(now)
