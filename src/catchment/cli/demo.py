@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from catchment.cli.status import gather
-from catchment.cli.summary import Summary
 from catchment.config import load
+from catchment.hub.summary import Summary
 from catchment.model.errors import HubDown
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catchment.cli.entry import each_second
-from catchment.cli.summary import NOT_RUNNING, Summary
+from catchment.hub.summary import NOT_RUNNING, Summary
 
 _COLOURS = {"streaming": "green", "refilling": "cyan", "retrying": "yellow", "stopped": "red"}
 _UNITS = ("B", "kB", "MB", "GB", "TB")

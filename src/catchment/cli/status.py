@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from catchment.cli.entry import DEFAULT_CONFIG, Config, each_second, target_names
-from catchment.cli.summary import Summary, summarise
 from catchment.config import Settings, load
 from catchment.hub.lock import held
 from catchment.hub.sqlite import SqliteHub
+from catchment.hub.summary import Summary, summarise
 
 
 def status(

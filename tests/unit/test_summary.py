@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from catchment.cli.screen import sentences, show
-from catchment.cli.summary import NOT_RUNNING, summarise
 from catchment.hub.base import Status
+from catchment.hub.summary import NOT_RUNNING, summarise
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TABLE = {"name": "public.accounts", "state": "streaming", "remedy": None}
