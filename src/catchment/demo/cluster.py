@@ -78,7 +78,7 @@ class Cluster:
             return
         if not (self.directory / "PG_VERSION").exists():
             _copy_template(self.binaries, self.directory)
-        settings = {**self.settings, "port": self.port, "unix_socket_directories": self.home}
+        settings = {"port": self.port, "unix_socket_directories": self.home, **self.settings}
         quoted = {name: str(setting).replace("'", "''") for name, setting in settings.items()}
         lines = [f"{name} = '{setting}'\n" for name, setting in quoted.items()]
         (self.directory / "cluster.conf").write_text("".join(lines))

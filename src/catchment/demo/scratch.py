@@ -21,9 +21,9 @@ exec 3<&0
 (
     read -r _ <&3
     for file in "$0"/*/{PID_FILE}; do
-        [ -f "$file" ] && kill -QUIT "$(cat "$file")"
+        [ -f "$file" ] && kill -QUIT "$(cat "$file")" && killed=yes
     done
-    sleep 1
+    [ -z "$killed" ] || sleep 1
     rm -rf "$0"
 ) &
 """
@@ -81,10 +81,22 @@ def as_server() -> dict[str, Any]:
     return {"cwd": "/", "env": environment, **as_whom}
 
 
+def reachable(path: Path) -> bool:
+    """Whether the server's user may enter this directory, or run this program."""
+    test = subprocess.run(["/bin/sh", "-c", 'test -x "$0"', path], check=False, **as_server())
+    return test.returncode == 0
+
+
 def run(program: Path | str, *arguments: str | Path) -> str:
     """What it prints when it runs as the server's user. Raises ConfigError when it fails."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        [program, *arguments], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, **as_server()
+        [program, *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for us
+        **as_server(),
     )
     if done.returncode:
         said = done.stderr.strip().splitlines()
