@@ -142,13 +142,11 @@ def test_null_and_the_empty_text_are_two_rows_of_a_bag() -> None:
 @pytest.mark.parametrize(
     ("table", "kept"),
     [
-        (make_table(), batch(("u", "2", None, [1]))),
-        (make_table(), batch(("b", "2", None), ("u", "3", None, [1]))),
         (make_table(ReplicaIdentity.FULL, ()), batch(("d", "2", "x"))),
         (make_table(ReplicaIdentity.FULL, ()), batch(("d", "1", "a"), ("d", "1", "a"))),
     ],
 )
-def test_rows_that_do_not_fit_stop_the_table(table: Table, kept: pa.RecordBatch) -> None:
+def test_rows_that_do_not_fit_stop_a_table_without_a_key(table: Table, kept: pa.RecordBatch) -> None:
     forward = Forward(table, [kept])
     forward.held([pa.array(["1"]), pa.array(["a"])])
     with pytest.raises(TableStopped, match="do not fit together") as stopped:

@@ -36,12 +36,21 @@ class Net:
     rows: pa.RecordBatch
     origin: list[pa.Array[Any]]
 
+    unborn: list[pa.Array[Any]]
+    """Key columns of rows that were created in the run and that it does not tell whole, so that no target has them."""
+
+    in_part: Truths
+    """Aligned with ``rows``: whether some change told the row only in part, though all of them may tell it whole."""
+
+    created_in_part: Truths
+    """Aligned with ``rows``: whether the change that created the row did."""
+
 
 def coalesce(table: Table, rows: Sequence[pa.RecordBatch]) -> Net:
     """Follow the rows of a table with a key through consecutive changes. A run never ends between ``b`` and ``u``.
 
     Keys are compared as texts: 1.0 and 1.00 are two keys. A row created with values left out (a row filter let it in)
-    does not appear while the run does not tell them: no target has it, and it is read again by its key.
+    is ``unborn`` while the run does not tell them.
     """
     schema = rows_schema(column.name for column in table.columns)
     run = Run.of(table, rows or [pa.RecordBatch.from_pylist([], schema)])
@@ -54,11 +63,16 @@ def coalesce(table: Table, rows: Sequence[pa.RecordBatch]) -> Net:
     paths = _follow(op, key[told_key], key[row])
 
     sources = {position: source[row] for position, source in run.source.items()}
-    stands = paths.stands
-    if sources:
-        stands = stands & _fill(sources, op, paths)
+    in_part = np.zeros(len(op), dtype=np.bool_)
+    for source in sources.values():
+        in_part[source < 0] = True
+    created_in_part = in_part & (op == CREATE)
+    in_part[paths.first[in_part]] = True
+    whole = _fill(sources, op, paths) if sources else np.ones(len(op), dtype=np.bool_)
+    stands = paths.stands & whole
 
     last = np.flatnonzero(paths.last)
+    unborn = row[last[paths.stands[last] & ~whole[last]]]
     first = paths.first[last]
     told = told_key[first]
     met = ~paths.fresh[first] & (op[first] != CREATE)
@@ -71,6 +85,9 @@ def coalesce(table: Table, rows: Sequence[pa.RecordBatch]) -> Net:
         [take(column, gone) for column in keys],
         _rows(run, schema, row[final], {position: source[final] for position, source in sources.items()}),
         [take(column, origin) for column in keys],
+        [take(column, unborn) for column in keys],
+        in_part[paths.first[final]],
+        created_in_part[paths.first[final]],
     )
 
 

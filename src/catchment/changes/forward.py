@@ -27,11 +27,14 @@ def unseen(rows: pa.RecordBatch, snapshot: Snapshot) -> pa.RecordBatch:
 class Forward:
     """Rows of one table as a snapshot saw them become the rows as they stand after the changes that it did not see.
 
-    ``kept``: those changes, in order. What all calls of ``held`` and then ``rest`` return is the table at that place.
+    ``kept``: those changes, in order. With a key some of the table's rows may be read, without one all of them are.
+    ``told``: whether the targets have been told of these changes too. Where they have not, what all calls of ``held``
+    and then ``rest`` return is every row that was read or changed; where they have, of the changed rows those that
+    some change told in part. A row that left out values and that was not read is not returned.
     """
 
-    def __init__(self, table: Table, kept: Sequence[pa.RecordBatch]) -> None:
-        self._rows: _KeyedRows | _BagOfRows = _KeyedRows(table, kept) if table.key else _BagOfRows(table, kept)
+    def __init__(self, table: Table, kept: Sequence[pa.RecordBatch], told: bool = False) -> None:
+        self._rows: _KeyedRows | _BagOfRows = _KeyedRows(table, kept, told) if table.key else _BagOfRows(table, kept)
 
     def held(self, columns: Sequence[pa.Array[Any]]) -> list[pa.Array[Any]]:
         """What still stands of some of the rows read; one array of strings for each of the table's columns."""
@@ -40,18 +43,21 @@ class Forward:
     def rest(self) -> list[pa.Array[Any]]:
         """After the last of the rows read: the changed and the new rows, complete.
 
-        Raises TableStopped when a change needs a row, or a value of a row, that was not among the rows read.
+        Raises TableStopped when the table has no key and a row went that was not among the rows read.
         """
         return self._rows.rest()
 
 
 class _KeyedRows:
-    def __init__(self, table: Table, kept: Sequence[pa.RecordBatch]) -> None:
+    def __init__(self, table: Table, kept: Sequence[pa.RecordBatch], told: bool) -> None:
         net = coalesce(table, kept)
         self._table = table
+        self._to_tell = net.in_part if told else np.ones(net.rows.num_rows, dtype=np.bool_)
         self._changed: list[pa.Array[Any]] = net.rows.columns[len(META) :]
         own = [self._changed[position] for position in table.key_positions]
-        self._touched = RowIndex([pa.concat_arrays(pair) for pair in zip(net.gone, own, strict=True)])
+        # A row that is not told whole yet must not be told as it was either.
+        touching = zip(net.gone, own, net.unborn, strict=True)
+        self._touched = RowIndex([pa.concat_arrays(columns) for columns in touching])
 
         unchanged = net.rows.column(UNCHANGED)
         self._left_out = rows_leaving_out(unchanged)
@@ -74,15 +80,19 @@ class _KeyedRows:
         return [column.filter(pa.array(~touched)) for column in columns]
 
     def rest(self) -> list[pa.Array[Any]]:
+        count = len(self._changed[0])
         found = np.concatenate(self._found)
-        order = np.argsort(found)
-        if not np.array_equal(found[order], np.arange(len(self._incomplete))):
-            raise _misfit(self._table)
-        columns = self._changed.copy()
-        for position, rows in self._left_out.items():
-            source = np.arange(len(columns[position]))
-            source[rows] = len(source) + order[np.searchsorted(self._incomplete, rows)]
-            columns[position] = take(pa.concat_arrays([columns[position], *self._values[position]]), source)
+        place = np.full(count, -1, dtype=np.int64)
+        place[self._incomplete[found]] = np.arange(len(found))
+        known = np.ones(count, dtype=np.bool_)
+        known[self._incomplete] = place[self._incomplete] >= 0
+        rows = np.flatnonzero(known & self._to_tell)
+        columns = []
+        for position, column in enumerate(self._changed):
+            source = np.arange(count)
+            if (leaving_out := self._left_out.get(position)) is not None:
+                source[leaving_out] = count + place[leaving_out]
+            columns.append(take(pa.concat_arrays([column, *self._values[position]]), source[rows]))
         return columns
 
 
@@ -110,9 +120,7 @@ class _BagOfRows:
 
     def rest(self) -> list[pa.Array[Any]]:
         if self._copies.any():
-            raise _misfit(self._table)
+            raise TableStopped(
+                "rows read and rows streamed do not fit together", table=str(self._table), remedy="it is read again"
+            )
         return self._added
-
-
-def _misfit(table: Table) -> TableStopped:
-    return TableStopped("rows read and rows streamed do not fit together", table=str(table), remedy="it is read again")
