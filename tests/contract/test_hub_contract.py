@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 
 from catchment.hub.base import Hub, Status
 from catchment.hub.memory import MemoryHub
-from catchment.hub.sqlite import FORMAT, SqliteHub
+from catchment.hub.sqlite import _FORMATS, FORMAT, SqliteHub
 from catchment.model.errors import HubError
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123456, tzinfo=UTC)
@@ -34,6 +35,11 @@ def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
 
 def status(source: str, worker: str = "w1", target: str | None = None, state: str = "running") -> Status:
     return Status(source, target, worker, state, remedy=None, beat=NOON, detail={})
+
+
+def unstamped(hub: Hub) -> list[Status]:
+    """The statuses as they were reported, without when."""
+    return [replace(status, reported_at=None) for status in hub.statuses()]
 
 
 def names(hub: Hub) -> list[tuple[str, str | None, str]]:
@@ -57,7 +63,7 @@ def test_a_status_comes_back_as_it_was_reported(hub: Hub) -> None:
     )
     waiting = Status("orders", None, "w1", "waiting", None, None, {})
     hub.report("w1", [told, waiting])
-    assert list(hub.statuses()) == [waiting, told]
+    assert unstamped(hub) == [waiting, told]
 
 
 def test_a_report_replaces_all_of_this_worker_and_nothing_of_others(hub: Hub) -> None:
@@ -67,6 +73,19 @@ def test_a_report_replaces_all_of_this_worker_and_nothing_of_others(hub: Hub) ->
     assert [(s.source, s.state) for s in hub.statuses()] == [("orders", "stopped"), ("stock", "running")]
     hub.report("w1", [])
     assert names(hub) == [("stock", None, "w2")]
+
+
+def test_it_is_known_when_a_worker_last_reported(hub: Hub) -> None:
+    before = datetime.now(UTC)
+    hub.report("w1", [status("orders")])
+    hub.report("w2", [status("stock", "w2")])
+    first = [told.reported_at for told in hub.statuses()]
+    hub.report("w2", [status("stock", "w2")])
+    again = [told.reported_at for told in hub.statuses()]
+    assert again[0] == first[0]
+    times = [time for time in (before, *first, again[1], datetime.now(UTC)) if time is not None]
+    assert len(times) == 5
+    assert times == sorted(times)
 
 
 def test_statuses_are_ordered_the_collect_loop_before_its_targets(hub: Hub) -> None:
@@ -177,11 +196,59 @@ def test_a_request_that_was_finished_without_a_claim_is_not_given_out(hub: Hub) 
     assert hub.claim("w1", ["orders"], ["backfill"]) is None
 
 
+def test_a_withdrawn_request_is_never_given_out(hub: Hub) -> None:
+    number = hub.request("drop", "orders", {}, "ann")
+    assert hub.withdraw(number, "withdrawn: Ctrl-C")
+    assert hub.claim("w1", ["orders"], ["drop"]) is None
+    hub.release("orders")
+    assert hub.claim("w1", ["orders"], ["drop"]) is None
+    found = hub.find(number)
+    assert (found.worker, found.claimed_at, found.outcome) == (None, None, "withdrawn: Ctrl-C")
+    assert found.finished_at is not None
+
+
+def test_what_is_under_way_or_finished_cannot_be_withdrawn(hub: Hub) -> None:
+    claimed = hub.request("drop", "orders", {}, "ann")
+    finished = hub.request("drop", "stock", {}, "ann")
+    hub.claim("w1", ["orders"], ["drop"])
+    hub.finish(finished, "refused: no")
+    assert not hub.withdraw(claimed, "withdrawn")
+    assert not hub.withdraw(finished, "withdrawn")
+    assert not hub.withdraw(finished, "withdrawn")
+    assert (hub.find(claimed).outcome, hub.find(finished).outcome) == (None, "refused: no")
+    assert hub.find(claimed).claimed_at is not None
+
+
+def test_what_was_ever_claimed_cannot_be_withdrawn(hub: Hub) -> None:
+    """It may be written down elsewhere by now: released, it is carried out all the same."""
+    number = hub.request("backfill", "orders", {}, "ann")
+    hub.claim("w1", ["orders"], ["backfill"])
+    first = hub.find(number).claimed_at
+    hub.release("orders")
+    assert not hub.withdraw(number, "withdrawn")
+    again = hub.claim("w2", ["orders"], ["backfill"])
+    assert again is not None
+    assert again.claimed_at == first
+
+
+def test_a_request_is_either_claimed_or_withdrawn(hub: Hub) -> None:
+    asked = [hub.request("backfill", "orders", {}, "ann") for _ in range(60)]
+    with ThreadPoolExecutor(2) as threads:
+        withdrawing = threads.submit(lambda: [number for number in reversed(asked) if hub.withdraw(number, "no")])
+        claimed = []
+        while (request := hub.claim("w1", ["orders"], ["backfill"])) is not None:
+            claimed.append(request.id)
+        withdrawn = withdrawing.result()
+    assert sorted(claimed + withdrawn) == asked
+
+
 def test_an_unknown_request_is_an_error_with_a_remedy(hub: Hub) -> None:
     with pytest.raises(HubError, match="no request 7; ask again"):
         hub.find(7)
     with pytest.raises(HubError, match="no request 7; ask again"):
         hub.finish(7, "good")
+    with pytest.raises(HubError, match="no request 7; ask again"):
+        hub.withdraw(7, "no")
 
 
 def test_what_json_cannot_hold_is_refused(hub: Hub) -> None:
@@ -192,7 +259,7 @@ def test_what_json_cannot_hold_is_refused(hub: Hub) -> None:
         hub.report("w1", [Status("orders", None, "w1", "running", None, None, {"bytes": b""})])
     with pytest.raises(ValueError, match="JSON"):
         hub.report("w1", [Status("orders", None, "w1", "running", None, None, {"ratio": math.nan})])
-    assert list(hub.statuses()) == [status("orders")]
+    assert unstamped(hub) == [status("orders")]
 
 
 def test_other_processes_see_it_at_once_and_it_survives_kill_9(tmp_path: Path) -> None:
@@ -263,10 +330,30 @@ def test_a_file_of_a_newer_catchment_is_refused(tmp_path: Path) -> None:
         SqliteHub(path)
 
 
-@pytest.mark.parametrize("name", ["damaged.sqlite", "missing/hub.sqlite"])
-def test_a_file_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, name: str) -> None:
+def test_a_file_of_the_first_format_is_brought_up_to_date_and_keeps_its_requests(tmp_path: Path) -> None:
+    path = tmp_path / "hub.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in _FORMATS[0]:
+            connection.execute(statement)
+        columns = 'kind, source, arguments, "by", asked_at, worker'
+        insert = f"INSERT INTO request ({columns}) VALUES (?, ?, '{{}}', 'ann', ?, ?)"
+        connection.execute(insert, ("drop", "orders", NOON.isoformat(), "w1"))
+        connection.execute(insert, ("drop", "stock", NOON.isoformat(), None))
+        connection.execute("INSERT INTO status VALUES ('w1', 'orders', NULL, 'running', NULL, NULL, '{}')")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    for _ in range(2):
+        with closing(SqliteHub(path)) as hub:
+            assert (hub.find(1).claimed_at, hub.find(2).claimed_at) == (NOON, None)
+            assert [told.reported_at for told in hub.statuses()] == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("damaged.sqlite", "move the file away"), ("missing/hub.sqlite", "see that its disk")]
+)
+def test_a_file_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, name: str, remedy: str) -> None:
     (tmp_path / "damaged.sqlite").write_text("not a database, by any means" * 100)
-    with pytest.raises(HubError, match=rf"cannot use .*{name}.*; see that"):
+    with pytest.raises(HubError, match=rf"cannot use .*{name}.*; .*{remedy}"):
         SqliteHub(tmp_path / name)
 
 

@@ -18,7 +18,7 @@ from places import KEYS, execute, has_rows, make_places, one
 from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source, eventually
 
 from catchment.demo.cluster import Cluster
-from catchment.pipeline.cycle import Cycle
+from catchment.pipeline.cycle import Cycle, Piece
 from catchment.pipeline.held import HeldRows
 from catchment.pipeline.state import KnownTable
 from catchment.postgres.catalog import published_tables
@@ -172,7 +172,7 @@ def test_promise_1_a_reading_that_fails_never_passes_for_a_whole_table(
     with connect(source_database, translation) as connection:
         ((_, published),) = published_tables(connection, "catchment", translation).items()
 
-    def read(self: Any, table: Any) -> Iterator[list[pa.Array[Any]]]:
+    def read(self: Any, *piece: Any) -> Iterator[list[pa.Array[Any]]]:
         yield [pa.array(["1"]), pa.array(["one"])]
         if fails == "reading":
             raise MemoryError
@@ -184,7 +184,7 @@ def test_promise_1_a_reading_that_fails_never_passes_for_a_whole_table(
     if fails == "holding":
         monkeypatch.setattr(HeldRows, "finish", finish)
     known = KnownTable(published.table, published.relation)
-    cycle = Cycle(Source("orders", source_database), known, 0, lambda _: True, tmp_path)
+    cycle = Cycle(Source("orders", source_database), known, Piece(), 0, lambda _: True, tmp_path)
     assert cycle.finished.wait(60)
     assert cycle.error is not None
     assert cycle.published is None

@@ -98,6 +98,10 @@ class Source:
     def apply(self, *batches: tuple[Frontier, Batch]) -> None:
         self.target.apply(self.name, iter(batches))
 
+    def out_of_date(self) -> dict[str, str | None]:
+        """What the target says of this source."""
+        return dict(self.target.out_of_date(self.name))
+
     def change(self, shape: Table, *changes: Change) -> None:
         """Deliver these changes in a batch of their own."""
         self.apply(self.batch(self.rows(shape, changes)))

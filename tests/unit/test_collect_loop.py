@@ -49,6 +49,9 @@ class Nothing:
 
     awaited: Lsn | None = None
 
+    def passed(self, position: Lsn, at: datetime) -> None:
+        pass
+
     def between_transactions(self) -> None:
         pass
 

@@ -24,7 +24,8 @@
     │   └── LogCorrupt             a file of the log does not read back
     └── TargetError
         ├── TargetUnreachable      (retried) no connection, or it broke
-        └── TargetRefused          the target says no: privilege, type, shape
+        ├── TargetRefused          the target says no: privilege, encoding, something in the way
+        └── TableMisshapen         one table of the target cannot take what the source has
 
 Each package translates its library's errors into these once. ``retry`` says whether trying again can help; what
 cannot be helped by trying again stops that source or target alone and waits for a person. Row values never appear.
@@ -42,9 +43,16 @@ class CatchmentError(Exception):
     default_remedy: ClassVar[str] = ""
 
     def __init__(
-        self, what: str, *, source: str | None = None, table: str | None = None, remedy: str | None = None
+        self,
+        what: str,
+        *,
+        target: str | None = None,
+        source: str | None = None,
+        table: str | None = None,
+        remedy: str | None = None,
     ) -> None:
         self.what = " ".join(what.split())
+        self.target = target
         self.source = source
         self.table = table
         self.remedy = remedy or self.default_remedy
@@ -52,8 +60,8 @@ class CatchmentError(Exception):
 
     @property
     def where(self) -> str:
-        """``source orders, table public.accounts``, as far as it is known."""
-        parts = (("source", self.source), ("table", self.table))
+        """``target ods, source orders, table public.accounts``, as far as it is known."""
+        parts = (("target", self.target), ("source", self.source), ("table", self.table))
         return ", ".join(f"{kind} {name}" for kind, name in parts if name)
 
     def __str__(self) -> str:
@@ -61,7 +69,8 @@ class CatchmentError(Exception):
         return f"{sentence}; {self.remedy}" if self.remedy else sentence
 
     def __reduce__(self) -> tuple[type[CatchmentError], tuple[str], dict[str, str | None]]:
-        return type(self), (self.what,), {"source": self.source, "table": self.table, "remedy": self.remedy}
+        where = {"target": self.target, "source": self.source, "table": self.table}
+        return type(self), (self.what,), {**where, "remedy": self.remedy}
 
 
 class ConfigError(CatchmentError):
@@ -94,11 +103,12 @@ class DecodeError(CatchmentError):
         what: str,
         *,
         position: int = 0,
+        target: str | None = None,
         source: str | None = None,
         table: str | None = None,
         remedy: str | None = None,
     ) -> None:
-        super().__init__(f"{what} (at byte {position})", source=source, table=table, remedy=remedy)
+        super().__init__(f"{what} (at byte {position})", target=target, source=source, table=table, remedy=remedy)
         self.position = position
 
 
@@ -140,6 +150,13 @@ class SlotBlocked(SourceError):
 
 class SlotLost(SourceError):
     """The slot cannot continue where the log ends: going on would lose changes without a word."""
+
+
+def start_over(source: str | None) -> str:
+    """The remedy of a lost slot."""
+    return (
+        f"run `catchment backfill {source}`: it makes a new slot and reads all tables again, readers keep what they see"
+    )
 
 
 class TableLocked(SourceError):
@@ -197,4 +214,8 @@ class TargetUnreachable(TargetError):
 
 
 class TargetRefused(TargetError):
-    """The target says no: a privilege is missing, or it cannot hold what the source has."""
+    """The target says no: a privilege is missing, or something is in the way."""
+
+
+class TableMisshapen(TargetError):
+    """One table of the target cannot take what the source has; all others go on."""

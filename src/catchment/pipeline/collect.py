@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Protocol
 
 from catchment.log.base import State
@@ -29,6 +30,10 @@ class Work(Protocol):
 
     def between_transactions(self) -> None:
         """Do what is due; called whenever the log ends with a whole transaction and nothing more is decoded yet."""
+        ...
+
+    def passed(self, position: Lsn, at: datetime) -> None:
+        """Nothing more is to come from before this WAL position; the server's clock said ``at``."""
         ...
 
     def beat(self) -> None:
@@ -58,6 +63,8 @@ def collect(
         now = time.monotonic()
         if cutter.at_boundary:
             position = received.position or until
+            if received.position:
+                work.passed(received.position, received.sent_at)
             due = received.reply_requested or position - until >= IDLE_BYTES or now - stated >= IDLE_SECONDS
             if position > until and (due or (awaited is not None and until < awaited)):
                 until = append(*cutter.idle(position, received.sent_at))

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import psycopg
 
 from catchment.log.base import LogWriter
 from catchment.model.batch import Batch
-from catchment.model.errors import CatchmentError, SlotLost, SourceRefused
+from catchment.model.errors import CatchmentError, SlotBlocked, SlotLost, SourceRefused
 from catchment.model.lsn import Lsn
 from catchment.pipeline.collect import collect
 from catchment.pipeline.session import REFILL, Session, Surroundings
 from catchment.pipeline.state import SOURCE, Origin
 from catchment.pipeline.status import Stopping
-from catchment.postgres.catalog import published_tables
+from catchment.postgres.catalog import published_tables, verify_publication
 from catchment.postgres.connection import Translation, connect, of_source
 from catchment.postgres.replication import ReplicationConnection
 from catchment.postgres.slot import create_slot, drop_slot, identify_system, slot_exists, verify_slot
-from catchment.postgres.snapshot import wal_position
+from catchment.postgres.snapshot import server_time, wal_position
 from catchment.postgres.source import Source
 from catchment.postgres.stream import SlotStream
 
 _LOOK_SECONDS = 0.5
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Collector:
@@ -55,15 +55,16 @@ class Collector:
         session = self._session
         return session.backfills.keep if session else None
 
-    @property
-    def stuck(self) -> bool:
-        """Whether a backfill waits for a person, while the stream goes on."""
-        session = self._session
-        return session is not None and session.backfills.stuck
-
     def run(self) -> None:
         """Open the log, connect, and collect until it is time to stop."""
-        translation = of_source(self._source.name)
+        self._lost = False
+        try:
+            self._run(of_source(self._source.name))
+        except SlotLost:
+            self._lost = True
+            raise
+
+    def _run(self, translation: Translation) -> None:
         with ExitStack() as open_here:
             with self._around.status.waiting():
                 writer = open_here.enter_context(closing(self._around.log.open_writer(self._source.name)))
@@ -72,18 +73,19 @@ class Collector:
                 with translation.around():
                     # A catalog query may meet somebody's exclusive lock; the stream must not wait behind it for long.
                     connection.execute("SET lock_timeout = '2s'")
-                try:
-                    _prepare(self._source, writer, replication, connection, translation)
-                except SlotLost:
-                    self._lost = True
-                    raise
+                origin = _prepare(self._source, writer, replication, connection, translation, self._wait_for_slot)
                 self._goal = self._goal or wal_position(connection, translation)
                 start = writer.tail.frontier.lsn
                 stream = SlotStream(replication, self._source.slot, self._source.publication, start)
-                session = Session(self._around, writer, stream, connection, translation, self._goal)
+                session = Session(self._around, writer, stream, connection, translation, origin.publication, self._goal)
             self._session = open_here.enter_context(closing(session))
             open_here.callback(self._forget_session)
             collect(stream, session.cutter, session.append, session, self._stopping)
+
+    def _wait_for_slot(self, blocked: SlotBlocked) -> None:
+        self._around.status.well("starting", trouble=str(blocked))
+        if self._stopping:
+            raise blocked
 
     def _forget_session(self) -> None:
         self._session = None
@@ -125,17 +127,20 @@ def _prepare(
     replication: ReplicationConnection,
     connection: psycopg.Connection,
     translation: Translation,
-) -> None:
+    waiting: Callable[[SlotBlocked], None],
+) -> Origin:
     """Have a slot from which the stream continues exactly where the log ends. Raises SlotLost when there is none."""
     system = identify_system(replication)
     origin = Origin.of(writer.tail.state)
     if origin is not None and origin.snapshot is not None:
+        verify_publication(connection, source.publication, translation, origin.publication)
         until = writer.tail.frontier.lsn
         verify_slot(replication, connection, source.slot, source.name, system, origin.system, origin.timeline, until)
         if system.timeline != origin.timeline:
-            _note(source, writer, until, replace(origin, timeline=system.timeline))
-        return
-    _check_publication(source, connection, translation)
+            origin = replace(origin, timeline=system.timeline)
+            _note(source, writer, until, writer.tail.frontier.committed_at, origin)
+        return origin
+    publication = verify_publication(connection, source.publication, translation, None)
     if slot_exists(connection, source.slot, translation):
         if origin is None:
             raise SourceRefused(
@@ -145,25 +150,14 @@ def _prepare(
             )
         drop_slot(connection, source.slot, translation)  # ours: its creation was interrupted
     tables = tuple(published_tables(connection, source.publication, translation))
-    origin = Origin(system.identifier, system.timeline, None, tables)
-    _note(source, writer, writer.tail.frontier.lsn, origin)
-    slot = create_slot(replication, connection, source.slot, source.name)
-    _note(source, writer, slot.consistent_point, replace(origin, snapshot=slot.snapshot))
+    origin = Origin(system.identifier, system.timeline, publication, None, tables)
+    _note(source, writer, writer.tail.frontier.lsn, server_time(connection, translation), origin)
+    slot = create_slot(replication, connection, source.slot, source.name, waiting)
+    origin = replace(origin, snapshot=slot.snapshot)
+    _note(source, writer, slot.consistent_point, server_time(connection, translation), origin)
+    return origin
 
 
-def _note(source: Source, writer: LogWriter, until: Lsn, origin: Origin) -> None:
-    frontier = writer.tail.frontier
-    at = max(frontier.committed_at, _EPOCH)
-    batch = Batch(source.name, frontier.lsn, until, 0, True, at)
+def _note(source: Source, writer: LogWriter, until: Lsn, at: datetime, origin: Origin) -> None:
+    batch = Batch(source.name, writer.tail.frontier.lsn, until, 0, True, at)
     writer.append(batch, {SOURCE: origin.encode()})
-
-
-def _check_publication(source: Source, connection: psycopg.Connection, translation: Translation) -> None:
-    with translation.around():
-        found = connection.execute("SELECT FROM pg_publication WHERE pubname = %s", (source.publication,)).fetchone()
-    if found is None:
-        raise SourceRefused(
-            f"publication {source.publication} does not exist",
-            source=source.name,
-            remedy=f"have its owner run what `catchment source sql {source.name}` prints",
-        )

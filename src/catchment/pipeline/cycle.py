@@ -1,13 +1,15 @@
-"""One cycle of a backfill: reading a table beside the stream, in a thread of its own."""
+"""One cycle of a backfill: reading some of a table beside the stream, in a thread of its own."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from catchment.changes.snapshot import Snapshot
+from catchment.changes.waiting import Keys
 from catchment.model.errors import CatchmentError, TableLocked
 from catchment.model.lsn import Lsn
 from catchment.pipeline.held import HeldRows
@@ -15,30 +17,62 @@ from catchment.pipeline.state import KnownTable
 from catchment.pipeline.status import defect
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.connection import of_source
-from catchment.postgres.snapshot import SnapshotReader
+from catchment.postgres.snapshot import Leaf, Reached, SnapshotReader
 from catchment.postgres.source import Source
 
 _PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
+_BLOCKS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a cycle is to read: blocks from ``begin`` on (null: from the first on), and the rows with these keys.
+
+    ``blocks``: whether there are any left. ``seconds``: about how long the snapshot may be held; null for as long as it
+    takes. A table without a key is read whole all the same: its rows could not be told apart later.
+    """
+
+    begin: Reached | None = None
+    keys: Keys = field(default_factory=list)
+    blocks: bool = True
+    seconds: float | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether nothing of the table was read before."""
+        return self.blocks and self.begin is None
 
 
 class Cycle:
-    """Reads one table into held rows. ``keep``: the offset behind which the stream's changes are kept, in the log.
+    """Reads a piece of a table into held rows. ``keep``: the log's offset behind which the stream's changes are kept.
 
-    ``usable`` says whether a snapshot may be read with; another is taken until one is. When ``finished`` is set there
-    is an ``error``, or ``snapshot``, ``fence`` and ``held``; ``published`` is null if the publication lost the table.
+    ``usable`` says whether a snapshot may be read with; another is taken until one is. When ``finished`` is set, at
+    ``finished_at`` of the monotonic clock, there is an ``error``, or ``snapshot``, ``fence``, ``held`` and ``reached``,
+    which is null when no block is left. ``published`` is null if the publication lost the table. ``another_file``: the
+    blocks read before are not those of the table any more, so this cycle read nothing.
     """
 
     def __init__(
-        self, source: Source, known: KnownTable, keep: int, usable: Callable[[Snapshot], bool], directory: Path
+        self,
+        source: Source,
+        known: KnownTable,
+        piece: Piece,
+        keep: int,
+        usable: Callable[[Snapshot], bool],
+        directory: Path,
     ) -> None:
         self.known = known
         self.table = known.table
+        self.piece = piece
         self.keep = keep
         self.rows = 0
         self.error: CatchmentError | None = None
         self.finished = threading.Event()
+        self.finished_at = float("inf")
         self.published: PublishedTable | None = None
+        self.reached: Reached | None = None
+        self.another_file = False
         self.snapshot: Snapshot
         self.fence: Lsn
         self.held: HeldRows
@@ -55,9 +89,10 @@ class Cycle:
         except CatchmentError as error:
             error.source, error.table = error.source or self._source.name, error.table or str(self.table)
             self.error = error
-        except Exception as error:  # noqa: BLE001  # what was read up to here must never pass for the whole table
+        except Exception as error:  # noqa: BLE001  # what was read up to here must never pass for the whole piece
             self.error = defect(error, self._source.name)
         finally:
+            self.finished_at = time.monotonic()
             self.finished.set()
 
     def _read(self) -> None:
@@ -68,13 +103,14 @@ class Cycle:
             if published is None:
                 return
             self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
-            for columns in reader.read(published):
-                if self._cancelled.is_set():
-                    return
-                self.held.write(columns)
-                self.rows = self.held.rows
+            if self.piece.blocks:
+                self._read_blocks(reader, published)
+            if self.piece.keys:
+                for columns in reader.read_keys(published, self.piece.keys):
+                    self.held.write(columns)
             self.held.finish()
-            self.published = published
+            if not self._cancelled.is_set():
+                self.published = published
 
     def _begin(self, reader: SnapshotReader) -> None:
         """Take snapshots until one is usable."""
@@ -92,6 +128,36 @@ class Cycle:
                     remedy="end transactions that stay open for long on this server",
                 )
             time.sleep(_LOOK_SECONDS)
+
+    def _read_blocks(self, reader: SnapshotReader, published: PublishedTable) -> None:
+        """Range by range until there are no more, or the time is over."""
+        whole = self.piece.seconds is None or not published.table.key
+        deadline = float("inf") if whole else time.monotonic() + (self.piece.seconds or 0.0)
+        for leaf, begin, blocks in self._left(reader):
+            for block in range(begin, blocks, _BLOCKS):
+                if self._cancelled.is_set():
+                    return
+                if time.monotonic() > deadline:
+                    self.reached = Reached(leaf.oid, leaf.filenode, block, blocks)
+                    return
+                for columns in reader.read(published, leaf, block, min(block + _BLOCKS, blocks)):
+                    self.held.write(columns)
+                    self.rows = self.held.rows
+
+    def _left(self, reader: SnapshotReader) -> Iterator[tuple[Leaf, int, int]]:
+        """Each leaf from which something is to be read, the first block of that, and the one behind the last.
+
+        Blocks that a leaf got after its first cycle hold rows that the stream has brought.
+        """
+        begin = self.piece.begin
+        for leaf in reader.leaves():
+            if begin is None or leaf.oid > begin.leaf:
+                yield leaf, 0, leaf.blocks
+            elif leaf.oid == begin.leaf and leaf.filenode == begin.filenode:
+                yield leaf, begin.block, begin.blocks
+            elif leaf.oid == begin.leaf:
+                self.another_file = True
+                return
 
     def discard(self) -> None:
         """Stop reading and let go of what is held."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,8 +13,9 @@ from catchment.log.base import Log, Span
 from catchment.model.batch import Batch, RefillFinished, RefillStarted
 from catchment.model.errors import LogTrimmed
 from catchment.model.frontier import Frontier
+from catchment.pipeline.lacks import Lacks
 from catchment.pipeline.session import REFILL
-from catchment.pipeline.state import KEPT, TARGET, Refill, decode
+from catchment.pipeline.state import KEPT, MENDED, TARGET, Refill, decode
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.targets.base import Pace, Target
 
@@ -26,6 +27,7 @@ class Deliverer:
     """Hosts the deliver loop of one source and one target.
 
     ``position``: the offset that the target has taken in, in log ``identity``; null until a place to begin is found.
+    ``whole``: the target is not known to lack anything that a refill would bring.
     """
 
     def __init__(self, source: str, target: Target, log: Log, hub: Hub, stopping: Stopping) -> None:
@@ -34,9 +36,11 @@ class Deliverer:
         self.status = LoopStatus(source, target.name)
         self.position: int | None = None
         self.identity: UUID | None = None
+        self.whole = False
         self._log = log
         self._hub = hub
         self._stopping = stopping
+        self._loading: set[str] = set()
 
     def run(self) -> None:
         """Find where to begin, then deliver until it is time to stop.
@@ -44,7 +48,7 @@ class Deliverer:
         Begin anew when the log has become another one, or was trimmed past this target, which fell too far behind.
         """
         while not self._stopping:
-            self.position = None
+            self.position, self.whole = None, False
             with self.status.waiting():
                 begun = self._begin()
             if begun is not None:
@@ -54,29 +58,30 @@ class Deliverer:
 
     def _deliver(self, identity: UUID, position: int) -> None:
         """The loop: as much as is there, at least one whole transaction, in one commit of the target."""
-        refills = Refills(self.target.name, Refill.of(self._log.state(self.source)))
+        known = Refill.of(self._log.state(self.source))
+        refills = Refills(self.target.name, known)
+        self._loading = {refill.id for refill in known if is_loading(refill, self.target.name, position)}
+        lacks = Lacks(self.source, self.target, self._log, self._hub)
         while not self._stopping:
+            with self.status.waiting():
+                self.whole = lacks.looked_after(position)
             span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
             if span.log != identity:
                 return
             if span.last > position and is_due(span, self.target.pace):
                 self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
                 position = self.position = span.last
-            self.status.well("streaming", offset=position)
+            self.status.well("streaming", lacks.trouble, offset=position, loaded=not self._loading)
 
     def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> None:
-        last: Frontier | None = None
-
-        def watched() -> Iterator[tuple[Frontier, Batch]]:
-            nonlocal last
-            for frontier, batch in batches:
-                last = frontier
-                yield frontier, batch
-
+        passed = Passed()
         with self.status.waiting():
-            self.target.apply(self.source, watched())
-        if last is not None:
-            self.status.well("streaming", frontier=str(last.lsn), committed_at=last.committed_at.isoformat())
+            self.target.apply(self.source, passed.watching(batches))
+        self._loading -= passed.refills
+        self.status.applied(passed.committed)
+        self.status.moved(passed.batches, passed.changes)
+        if (last := passed.last) is not None:
+            self.status.note(frontier=str(last.lsn), committed_at=last.committed_at.isoformat())
 
     def _begin(self) -> tuple[UUID, int] | None:
         """The log and the offset to go on behind; null when it is time to stop.
@@ -102,7 +107,7 @@ class Deliverer:
                 arguments = {"targets": [self.target.name], "tables": None, "after": self._end()}
                 self._hub.request(REFILL, self.source, arguments, by=f"target {self.target.name}")
                 asked = True
-            self.status.well("refilling")
+            self.status.well("refilling", loaded=False)
             self._stopping.sleep(_ASKED_SECONDS)
         return None
 
@@ -115,6 +120,38 @@ def is_due(span: Span, pace: Pace) -> bool:
     if pace.delay == 0 or span.bytes >= pace.bytes or span.oldest is None:
         return True
     return (datetime.now(UTC) - span.oldest).total_seconds() >= pace.delay
+
+
+def is_loading(refill: Refill, target: str, position: int) -> bool:
+    """Whether a target that has got so far is in the midst of this refill, and it is one of all tables."""
+    begun = refill.full and target in refill.targets and refill.started is not None and refill.started <= position + 1
+    return begun and (refill.finished is None or position < refill.finished)
+
+
+@dataclass(slots=True)
+class Passed:
+    """What one ``apply`` was given. ``committed``: when each of its batches was committed; ``refills``: finished ones.
+
+    A batch counts by its last transaction. What the source did not commit, idle positions and refills, has no time.
+    """
+
+    last: Frontier | None = None
+    batches: int = 0
+    changes: int = 0
+    committed: list[datetime] = field(default_factory=list)
+    refills: set[str] = field(default_factory=set)
+
+    def watching(self, batches: Iterable[tuple[Frontier, Batch]]) -> Iterator[tuple[Frontier, Batch]]:
+        """The same batches, noted as they go by."""
+        for frontier, batch in batches:
+            self.last = frontier
+            self.batches += 1
+            self.changes += batch.changes
+            self.refills |= {event.refill for event in batch.events if isinstance(event, RefillFinished)}
+            # A refill is told between two transactions: it does not move the position.
+            if batch.ends_transaction and batch.until > batch.after and (batch.rows or batch.events or batch.part):
+                self.committed.append(batch.committed_at)
+            yield frontier, batch
 
 
 class Refills:
@@ -135,5 +172,9 @@ class Refills:
                 for event in batch.events
                 if not (isinstance(event, RefillStarted | RefillFinished) and event.refill in self._foreign)
             )
-            rows = tuple(rows for rows in batch.rows if rows.refill not in self._foreign)
+            rows = tuple(
+                replace(rows, refill=None) if rows.refill == MENDED else rows
+                for rows in batch.rows
+                if rows.refill not in self._foreign
+            )
             yield frontier, replace(batch, events=events, rows=rows)

@@ -1,8 +1,8 @@
 """Backfills: an ``r`` row states the row's value at its own place in the log.
 
-For each table: note where the log stands, read the table in a snapshot beside the stream, wait until the stream has
-passed everything that the snapshot saw, bring the rows forward with what the log has received since, append them.
-Nothing is ever dropped from the stream. docs/exactness.md tells why each step is needed.
+A table is read in cycles. For each: note where the log stands, read a piece of the table in a snapshot beside the
+stream, wait until the stream has passed everything that the snapshot saw, bring the rows forward with what the log has
+received since, append them. Nothing is ever dropped from the stream. docs/exactness.md tells why each step is needed.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import structlog
 
-from catchment.changes.forward import Forward, unseen
 from catchment.changes.snapshot import Snapshot
+from catchment.changes.waiting import Keys
 from catchment.log.base import Log, LogWriter, State
-from catchment.model.batch import Batch, Truncated
-from catchment.model.errors import TableStopped
+from catchment.model.batch import Batch
+from catchment.model.errors import CatchmentError, TableStopped
 from catchment.model.lsn import Lsn
-from catchment.model.table import Table
 from catchment.pipeline.cycle import Cycle
+from catchment.pipeline.kept import Kept
+from catchment.pipeline.pieces import Pieces
 from catchment.pipeline.shapes import Shapes
-from catchment.pipeline.state import KEPT, TARGET, Origin, Refill, entries
+from catchment.pipeline.state import REFILL, TARGET, Origin, Refill, entries
 from catchment.pipeline.streamed import Streamed
 from catchment.pipeline.tell import Teller
 from catchment.postgres.catalog import PublishedTable
@@ -36,13 +36,16 @@ from catchment.wire import Decoder
 
 _RETRY_SECONDS = 2.0
 _OPERATOR_SECONDS = 20.0
+_BUSY_SECONDS, _LATE_SECONDS, _IDLE_SECONDS = 1.0, 5.0, 10.0
+
+logger = structlog.get_logger()
 
 
 class Backfills:
     """All backfills of one source, one table at a time. ``advance`` is called while the stream is between transactions.
 
-    ``trouble`` is the sentence of what keeps the current one from going on, if anything does; ``stuck``: only a person
-    can mend it.
+    A table that cannot be read holds nobody up: it is left out, stopped with its sentence, and tried again later.
+    ``trouble`` is the sentence of what keeps the current backfill from going on for a while, if anything does.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Backfills:
         directory: Path,
         append: Callable[[Batch, State], object],
         answer: Callable[[int, str], None],
+        busy: Callable[[], bool],
     ) -> None:
         self._source = source
         self._targets = tuple(targets)
@@ -65,8 +69,10 @@ class Backfills:
         self._shapes = shapes
         self._streamed = streamed
         self._directory = directory
-        self._teller = Teller(source.name, writer, decoder, append)
+        self._teller = Teller(source.name, writer, decoder, append, shapes.changes)
+        self._pieces = Pieces(targets, writer, shapes, Kept(source.name, log), self._teller)
         self._answer = answer
+        self._busy = busy
         self._origin = Origin.of(writer.tail.state)
         self._births = {name: int(value["offset"]) for name, value in entries(writer.tail.state, TARGET)}
         refills = Refill.of(writer.tail.state)
@@ -75,13 +81,22 @@ class Backfills:
         self._current: Refill | None = None
         self._cycle: Cycle | None = None
         self._not_before = 0.0
+        self._left_out: dict[int, float] = {}
+        self._refusals: list[str] = []
+        self._began = 0.0
+        self._rows_before = 0
+        self._waited = 0.0
         self.trouble: str | None = None
-        self.stuck = False
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being read and nothing waits to be."""
-        return not (self._current or self._queue or self._shapes.unfilled)
+        return not (self._current or self._queue or self._unfilled())
+
+    def _unfilled(self) -> tuple[int, ...]:
+        """What has to be read for all targets, without what was tried a moment ago and has to be mended first."""
+        now = time.monotonic()
+        return tuple(oid for oid in self._shapes.unfilled if self._left_out.get(oid, now) <= now)
 
     @property
     def awaited(self) -> Lsn | None:
@@ -106,9 +121,26 @@ class Backfills:
             full=tables is None,
             requests=() if request is None else (request,),
         )
-        self._teller.want(refill, self._shapes.changes())
+        self._queue.append(self._teller.keep(refill))
+        self._answers |= dict.fromkeys(refill.requests, False)
+
+    def mend(self, table: int, keys: Keys, request: int | None = None) -> State:
+        """Read rows again by their keys, for all targets; returns what has to be saved for it to outlast a restart."""
+        refill = Refill(
+            id=uuid.uuid4().hex,
+            tables=(table,),
+            targets=self._targets,
+            full=False,
+            requests=() if request is None else (request,),
+            keys=tuple(tuple(column.to_pylist()) for column in keys),
+        )
         self._queue.append(refill)
         self._answers |= dict.fromkeys(refill.requests, False)
+        return {f"{REFILL}{refill.id}": refill.encode()}
+
+    def want_mended(self, table: int, keys: Keys, request: int) -> None:
+        """The same for somebody who asked. Durable on return."""
+        self._teller.note(self.mend(table, keys, request))
 
     def begin_targets(self) -> None:
         """Have every configured target that this log has never filled filled, and forget those that are no more."""
@@ -139,15 +171,20 @@ class Backfills:
                 self._finish(self._current)
             elif time.monotonic() >= self._not_before:
                 self._begin(self._current)
-        elif self._shapes.unfilled and not any(refill.started for refill in self._queue):
-            self.want(self._targets, tuple(self._shapes.unfilled))
-            self._current = self._queue.pop()
+        elif (unfilled := self._unfilled()) and not any(refill.started for refill in self._queue):
+            self.want(self._targets, unfilled)
+            self._take_up(self._queue.pop())
         elif self._queue:
-            self._current = self._queue.popleft()
+            self._take_up(self._queue.popleft())
+
+    def _take_up(self, refill: Refill) -> None:
+        self._current, self._refusals = refill, []
+        self._began, self._rows_before = time.monotonic(), refill.rows
 
     def _begin(self, refill: Refill) -> None:
-        """Start reading the next table, from where the log stands now."""
+        """Start the next cycle of the next table, from where the log stands now."""
         known = self._shapes.known[refill.tables[0]]
+        tail = self._writer.tail.frontier.offset
         must_see = np.array(self._streamed.unseen(), dtype=np.int64)
         floor = Snapshot.parse(known.floor).xmax if known.floor else 0
         never_streamed = Snapshot.parse(self._origin.snapshot) if self._origin and self._origin.snapshot else None
@@ -160,7 +197,10 @@ class Backfills:
             lost = never_streamed is not None and bool(np.any(never_streamed.sees(open_now)))
             return not lost and snapshot.xmin >= floor and bool(np.all(snapshot.sees(must_see)))
 
-        self._cycle = Cycle(self._source, known, self._writer.tail.frontier.offset, usable, self._directory)
+        # While the stream is late, each cycle waits for it: reading a little longer brings the end nearer.
+        busy = min(max(_BUSY_SECONDS, self._waited), _LATE_SECONDS)
+        piece = self._pieces.next(refill, known.table, busy if self._busy() else _IDLE_SECONDS)
+        self._cycle = Cycle(self._source, known, piece, tail, usable, self._directory)
 
     def _end(self, cycle: Cycle) -> None:
         """Append what was read once the stream has passed its fence, or give it up."""
@@ -168,19 +208,29 @@ class Backfills:
         if refill is None:
             self._discard()
         elif cycle.error is not None:
-            self.trouble, self.stuck = str(cycle.error), not cycle.error.retry
-            self._not_before = time.monotonic() + (_RETRY_SECONDS if cycle.error.retry else _OPERATOR_SECONDS)
-            # The others need not wait for this one.
-            self._current = replace(refill, tables=(*refill.tables[1:], refill.tables[0]))
+            self._current = self._put_off(refill, cycle.table.oid, cycle.error)
             self._discard()
         elif cycle.published is None:
             self._shapes.retire(cycle.table.oid)
             self._current = refill.without(cycle.table.oid)
             self._discard()
         elif self._writer.tail.frontier.lsn >= cycle.fence:
-            self.trouble, self.stuck = None, False
-            self._append_rows(refill, cycle, cycle.published)
+            self.trouble = None
+            self._waited = time.monotonic() - cycle.finished_at
+            self._current = self._append(refill, cycle, cycle.published)
             self._discard()
+
+    def _put_off(self, refill: Refill, oid: int, error: CatchmentError) -> Refill:
+        """The other tables need not wait for this one."""
+        if error.retry:
+            self.trouble = str(error)
+            self._not_before = time.monotonic() + _RETRY_SECONDS
+            return replace(refill, tables=(*refill.tables[1:], oid))
+        logger.warning("table cannot be read", source=self._source.name, error=str(error))
+        self._shapes.unreadable(oid, str(error))
+        self._left_out[oid] = time.monotonic() + _OPERATOR_SECONDS
+        self._refusals.append(str(error))
+        return refill.without(oid)
 
     def _discard(self) -> None:
         if self._cycle is not None:
@@ -188,71 +238,47 @@ class Backfills:
             self._cycle = None
             self._shapes.read(None)
 
-    def _append_rows(self, refill: Refill, cycle: Cycle, published: PublishedTable) -> None:
-        """Unless the table changed its shape or was emptied since it was read: then it is read again."""
-        known = self._shapes.known[cycle.table.oid]
-        if known is not cycle.known and (known.stopped or known.relation != published.relation):
-            return
-        kept = self._kept(cycle)
-        if kept is None:
-            return
+    def _append(self, refill: Refill, cycle: Cycle, published: PublishedTable) -> Refill:
         try:
-            forward = Forward(published.table, kept)
-            table = self._shapes.adopt(published, for_all=set(refill.targets) >= set(self._targets))
-            chunks = chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1)))
-            self._current = self._teller.rows(self._start(refill, (table,)), table, chunks)
+            refill = self._pieces.append(refill, cycle, published)
         except TableStopped as error:
             self.trouble = str(error)
             self._not_before = time.monotonic() + _RETRY_SECONDS
+        self._note_births(refill)
+        return refill
 
-    def _kept(self, cycle: Cycle) -> list[pa.RecordBatch] | None:
-        """The table's changes since the reading began that the snapshot does not see; null after a TRUNCATE."""
-        if self._shapes.emptied:
-            return None
-        kept: list[pa.RecordBatch] = []
-        for _, batch in self._log.read(self._source.name, cycle.keep, self._writer.tail.frontier.offset):
-            for event in batch.events:
-                if isinstance(event, Truncated) and any(table.oid == cycle.table.oid for table in event.tables):
-                    if not cycle.snapshot.sees([event.place.xid])[0]:
-                        return None
-                    kept.clear()
-            kept += [
-                rows
-                for told in batch.rows
-                if told.table.oid == cycle.table.oid
-                and told.refill in (None, KEPT)
-                and (rows := unseen(told.data, cycle.snapshot)).num_rows
-            ]
-        return kept
-
-    def _start(self, refill: Refill, tables: tuple[Table, ...]) -> Refill:
-        started = self._teller.start(refill, tables, self._shapes.changes())
-        if started.full and started.started is not None:
-            self._births |= dict.fromkeys(started.targets, started.started)
-        return started
+    def _note_births(self, refill: Refill) -> None:
+        """Targets can begin where a refill of all tables does."""
+        if refill.full and refill.started is not None:
+            self._births |= dict.fromkeys(refill.targets, refill.started)
 
     def _finish(self, refill: Refill) -> None:
         """Let the targets change over, and answer who asked."""
-        rows = self._teller.told
+        refusals = self._refusals
         if refill.full and refill.started is None:
-            refill = self._start(refill, ())  # there are no tables: the targets can begin all the same
+            refill = self._teller.start(refill, ())  # there are no tables: the targets can begin all the same
+            self._note_births(refill)
         self._teller.finish(refill, self._log.wait(self._source.name, self._writer.tail.frontier.offset, 0).first)
         for request in refill.requests:
             self._answers[request] = True
-            self._answer(request, f"{rows} rows read")
+            self._answer(request, f"refused: {refusals[0]}" if refusals else f"{refill.rows} rows read")
         self._current = None
 
     def progress(self) -> list[dict[str, object]]:
         """What ``status`` shows of the one under way."""
         if self._current is None:
             return []
-        reading = self._cycle
+        told, reading = self._current.rows, self._cycle.rows if self._cycle else 0
+        read = {part.table: part.rows for part in self._current.progress}
+        to_come = sum((self._shapes.estimates.get(oid) or 0) - read.get(oid, 0) for oid in self._current.tables)
         return [
             {
                 "tables": [str(self._shapes.known[oid].table) for oid in self._current.tables],
-                "rows": self._teller.told + (reading.rows if reading else 0),
-                "of": reading.published.estimated_rows if reading and reading.published else None,
-                "rows_per_second": None,
+                "rows": told + reading,
+                "of": told + max(to_come, reading) if to_come > 0 else None,
+                "rows_per_second": round(
+                    (told + reading - self._rows_before) / max(time.monotonic() - self._began, 1.0)
+                ),
             }
         ]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
+import pyarrow as pa
 
 from catchment.changes.snapshot import Snapshot
+from catchment.changes.waiting import created_in_part
 from catchment.hub.base import Hub, Request
 from catchment.log.base import Log, LogWriter, State
 from catchment.model.batch import Batch
@@ -21,7 +24,7 @@ from catchment.pipeline.shapes import Published, Shapes
 from catchment.pipeline.state import SEQUENCE, decode
 from catchment.pipeline.status import LoopStatus
 from catchment.pipeline.streamed import Streamed
-from catchment.postgres.catalog import published_tables
+from catchment.postgres.catalog import published_tables, verify_publication
 from catchment.postgres.connection import Translation
 from catchment.postgres.slot import slot_health
 from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
@@ -33,13 +36,15 @@ REFILL = "refill"
 """The kind of request that asks for a backfill.
 
 Its arguments: ``tables`` (names; null for all), ``targets`` (names; null for all), ``after`` (of a target that has no
-place to begin: a refill that begins behind this offset will do).
+place to begin: a refill that begins behind this offset will do), ``keys`` (of the rows of one table to which it is
+limited: a list of texts for each column of the key).
 """
 
 _CHORES_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 _REPORT_SECONDS = 1.0
 _NUDGE_SECONDS = 1.0
+_BUSY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Session:
         stream: Stream,
         connection: psycopg.Connection,
         translation: Translation,
+        publication: int,
         goal: Lsn,
     ) -> None:
         self._around = around
@@ -73,6 +79,7 @@ class Session:
         self._stream = stream
         self._connection = connection
         self._translation = translation
+        self._publication = publication
         self._goal = goal
         tail = writer.tail
         sequence = int(decode(tail.state[SEQUENCE])["last"]) if SEQUENCE in tail.state else 0
@@ -93,9 +100,12 @@ class Session:
             around.held,
             append=self._append_between,
             answer=around.hub.finish,
+            busy=lambda: time.monotonic() - self._changed < _BUSY_SECONDS,
         )
         self.settled: int | None = None
         self._changes = self._changes_reported = 0
+        self._changed = float("-inf")
+        self._passed, self._passed_at = tail.frontier.lsn, tail.frontier.committed_at
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
         if not self._shapes.known:
             self._shapes.expect(self._published())
@@ -104,18 +114,32 @@ class Session:
         around.hub.release(self._source.name)
 
     def _published(self) -> Published:
-        return published_tables(self._connection, self._source.publication, self._translation)
+        name, translation = self._source.publication, self._translation
+        published = published_tables(self._connection, name, translation)
+        # Asked afterwards: a publication that was not there has shared nothing, which must not retire its tables.
+        verify_publication(self._connection, name, translation, self._publication)
+        return published
 
     def append(self, batch: Batch, state: State) -> Lsn:
         """Make the batch durable; returns how far the log reaches now, in whole transactions."""
+        for told in batch.rows:
+            if told.refill is None and (keys := created_in_part(told.table, told.data)):
+                state = {**state, **self.backfills.mend(told.table.oid, keys)}
         self._writer.append(batch, state)
         self._changes += batch.changes
+        self._around.status.moved(1, batch.changes)
+        if batch.until > batch.after and batch.changes:
+            self._changed = time.monotonic()
         return self._writer.tail.frontier.lsn
 
     def _append_between(self, batch: Batch, state: State) -> None:
         """Append what does not come from the stream; that may take long, and the server must hear from us meanwhile."""
         self.beat()
         self._stream.acknowledge(self.append(batch, state))
+
+    def passed(self, position: Lsn, at: datetime) -> None:
+        """The server has nothing more from before this position."""
+        self._passed, self._passed_at = position, at
 
     def beat(self) -> None:
         """The loop goes round."""
@@ -178,7 +202,10 @@ class Session:
             self._around.hub.finish(request.id, f"refused: {sentence}; name tables as schema.table")
             return
         tables = None if names is None else [by_name[name] for name in names]
-        self.backfills.want(targets, tables, request.id)
+        if (keys := request.arguments.get("keys")) and tables:
+            self.backfills.want_mended(tables[0], [pa.array(column, pa.string()) for column in keys], request.id)
+        else:
+            self.backfills.want(targets, tables, request.id)
 
     def _do_chores(self) -> None:
         """Look at the source: what is published, what a snapshot sees, how the slot does."""
@@ -195,6 +222,8 @@ class Session:
             "streaming" if self.backfills.idle else "refilling",
             trouble=self.backfills.trouble or self._shapes.trouble(),
             position=str(frontier.lsn),
+            passed=str(max(frontier.lsn, self._passed)),
+            passed_at=max(frontier.committed_at, self._passed_at).isoformat(),
             wal_position=str(wal_position(self._connection, self._translation)),
             offset=frontier.offset,
             committed_at=frontier.committed_at.isoformat(),

@@ -38,6 +38,8 @@ class Shapes:
         """Tables whose rows have to be read (again) for all targets."""
         self.reading: int | None = None
         """The table that a backfill is reading, if any: what is not followed of it has to be kept all the same."""
+        self.estimates: Mapping[int, int | None] = {}
+        """About how many rows each published table has, where the planner knows."""
         self.emptied = False
         """Whether the table being read was truncated while it was not followed."""
 
@@ -129,11 +131,13 @@ class Shapes:
 
     def expect(self, published: Published) -> None:
         """The tables of a log that begins here: a backfill of all tables is to come anyway."""
+        self.estimates = {oid: table.estimated_rows for oid, table in published.items()}
         for table in published.values():
             self._keep(KnownTable(table.table, table.relation))
 
     def notice(self, published: Published) -> None:
         """Compare with what is published now: what is new, or came back, has to be read; what is gone is retired."""
+        self.estimates = {oid: table.estimated_rows for oid, table in published.items()}
         for oid, table in published.items():
             known = self.known.get(oid)
             if known is None:
@@ -143,6 +147,10 @@ class Shapes:
         for oid in self.known.keys() - published.keys():
             if not self.known[oid].retired:
                 self.retire(oid)
+
+    def unreadable(self, oid: int, sentence: str) -> None:
+        """Only a person can have its rows read again; what the stream brings of it goes on."""
+        self._keep(replace(self.known[oid], refill=True, stopped=sentence))
 
     def retire(self, oid: int) -> None:
         """The publication no longer has this table: what the stream still holds of it is left out."""

@@ -19,9 +19,10 @@ from typing import Any, Self
 
 from catchment.model.errors import LogCorrupt
 from catchment.model.table import ReplicaIdentity, Table
+from catchment.postgres.snapshot import Reached
 from catchment.wire.messages import Relation, RelationColumn
 
-_VERSION = 1
+_VERSION = 2
 
 SOURCE = "source"
 SEQUENCE = "sequence"
@@ -32,6 +33,10 @@ STREAMED = "streamed:"
 
 KEPT = "kept"
 """In the place of a refill's id: changes of a table that is not followed, while it is read. No target sees them."""
+
+
+MENDED = "mended"
+"""In the place of a refill's id: rows read again by their keys. Targets take them as if the stream had brought them."""
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
@@ -59,11 +64,13 @@ class Origin:
     """The system that a log is written from.
 
     ``snapshot`` is what the snapshot of the slot's creation sees: transactions that it sees are never streamed. It is
-    null while the slot is being created, so that a crash in between is recognised. ``tables``: what was published then.
+    null while the slot is being created, so that a crash in between is recognised. ``publication``: its oid;
+    ``tables``: what was published then.
     """
 
     system: str
     timeline: int
+    publication: int
     snapshot: str | None
     tables: tuple[int, ...]
 
@@ -134,12 +141,30 @@ class KnownTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """A table of which some cycles of a backfill have read a part, and the targets were told of it.
+
+    ``version``: of the shape in which it is read. ``reached``: what is to be read next; null once all of it was read
+    and only rows are left that wait to be read by their keys. ``since``: changes behind this offset may have left such
+    rows. ``rows``: how many were told.
+    """
+
+    table: int
+    version: int
+    reached: Reached | None
+    since: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refill:
     """One backfill of some tables for some targets.
 
     ``tables``: oids still to be read; ``full``: it covers all tables, so a target can begin with it. ``requests``: what
     people asked for. ``started``: the offset where its first rows begin, ``finished``: where it ended; kept until that
-    offset is trimmed, for targets that begin in the midst of it.
+    offset is trimmed, for targets that begin in the midst of it. ``progress``: of tables that are read in part.
+    ``rows``: how many were told. ``keys``: only the rows of the one table that have these keys are read, one column of
+    texts for each key column; targets change them where they are.
     """
 
     id: str
@@ -149,10 +174,26 @@ class Refill:
     requests: tuple[int, ...] = ()
     started: int | None = None
     finished: int | None = None
+    progress: tuple[Progress, ...] = ()
+    rows: int = 0
+    keys: tuple[tuple[str | None, ...], ...] = ()
 
     def without(self, table: int) -> Refill:
         """What remains once this table has been read."""
-        return replace(self, tables=tuple(oid for oid in self.tables if oid != table))
+        return replace(self.begun_again(table), tables=tuple(oid for oid in self.tables if oid != table))
+
+    def with_progress(self, progress: Progress) -> Refill:
+        """What remains once so much of a table has been read."""
+        return replace(self, progress=(*self.begun_again(progress.table).progress, progress))
+
+    def begun_again(self, table: int) -> Refill:
+        """What remains when a table that was read in part has to be read from its beginning."""
+        return replace(self, progress=tuple(part for part in self.progress if part.table != table))
+
+    def progress_of(self, table: Table) -> Progress | None:
+        """How much of this version of a table has been read; null when nothing has."""
+        parts = (part for part in self.progress if (part.table, part.version) == (table.oid, table.version))
+        return next(parts, None)
 
     def encode(self) -> bytes:
         return encode(asdict(self))
@@ -167,7 +208,13 @@ class Refill:
                     "tables": tuple(value["tables"]),
                     "targets": tuple(value["targets"]),
                     "requests": tuple(value["requests"]),
+                    "keys": tuple(tuple(column) for column in value["keys"]),
+                    "progress": tuple(_progress(**part) for part in value["progress"]),
                 }
             )
             for _, value in entries(state, REFILL)
         ]
+
+
+def _progress(reached: Mapping[str, int] | None, **value: int) -> Progress:
+    return Progress(reached=Reached(**reached) if reached else None, **value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -14,14 +15,20 @@ from typing import Any
 
 import structlog
 
-from catchment.hub.base import Status
+from catchment.hub.base import DROPPED, Status
 from catchment.model.errors import CatchmentError
+from catchment.pipeline.counters import Counters
 
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 15.0
 _OPERATOR_PAUSE_SECONDS = 20.0
 
-DROPPED = "dropped"
+STATES = ("starting", "streaming", "refilling", "retrying", "stopped")
+"""Of a loop whose source was not removed."""
+
+LAG_SECONDS = 5.0
+"""How often a loop's lag is noted for its history."""
+_LAG_SAMPLES = 120
 
 logger = structlog.get_logger()
 
@@ -40,6 +47,8 @@ class LoopStatus:
         self.remedy: str | None = None
         self._beat: datetime | None = datetime.now(UTC)
         self._detail: dict[str, Any] = {}
+        self._counters = Counters()
+        self._lags: deque[float | None] = deque(maxlen=_LAG_SAMPLES)
         self._lock = threading.Lock()
 
     def well(self, state: str, trouble: str | None = None, **detail: Any) -> None:
@@ -64,6 +73,27 @@ class LoopStatus:
         with self._lock:
             self.state, self.remedy = "retrying" if error.retry else "stopped", str(error)
             self._beat = None
+            self._counters.failed(type(error).__name__)
+
+    def restarted(self) -> None:
+        """The loop is run again after an error."""
+        with self._lock:
+            self._counters.restarted()
+
+    def moved(self, batches: int, changes: int) -> None:
+        """So much was appended to the log, or applied to the target."""
+        with self._lock:
+            self._counters.moved(batches, changes)
+
+    def applied(self, committed: Iterable[datetime]) -> None:
+        """What was committed at these times is visible in the target as of now."""
+        with self._lock:
+            self._counters.applied(committed)
+
+    def behind(self, seconds: float | None) -> None:
+        """The lag as it is now, null when unknown: ten minutes of it are kept. To be called every ``LAG_SECONDS``."""
+        with self._lock:
+            self._lags.append(seconds)
 
     def beat(self) -> None:
         """Still alive."""
@@ -79,7 +109,7 @@ class LoopStatus:
             self._beat = datetime.now(UTC)
 
     def report(self, worker: str) -> Status:
-        """The state as others see it."""
+        """The state as others see it. ``detail`` also has the counters and the history of the lag."""
         with self._lock:
             return Status(
                 source=self.source,
@@ -88,7 +118,7 @@ class LoopStatus:
                 state=self.state,
                 remedy=self.remedy,
                 beat=self._beat,
-                detail=dict(self._detail),
+                detail={**self._detail, **self._counters.told(), "lag_history": list(self._lags)},
             )
 
 
@@ -130,6 +160,8 @@ def keep_going(
             failures = 0 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS else failures + 1
             soon = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
             _attempt(partial(pause, soon if error.retry else _OPERATOR_PAUSE_SECONDS), status)
+            if not stopping:
+                status.restarted()
 
 
 def _attempt(action: Callable[[], None], status: LoopStatus) -> CatchmentError | None:
@@ -138,9 +170,10 @@ def _attempt(action: Callable[[], None], status: LoopStatus) -> CatchmentError |
         action()
     except CatchmentError as error:
         error.source = error.source or status.source
+        error.target = error.target or status.target
         failure = error
     except Exception as error:  # noqa: BLE001  # a defect of ours must not take other sources' loops with it
-        failure = defect(error, status.source)
+        failure = defect(error, status.source, status.target)
     else:
         return None
     status.failed(failure)
@@ -148,12 +181,13 @@ def _attempt(action: Callable[[], None], status: LoopStatus) -> CatchmentError |
     return failure
 
 
-def defect(error: Exception, source: str) -> CatchmentError:
+def defect(error: Exception, source: str, target: str | None = None) -> CatchmentError:
     """Where an unexpected error arose; its text is left out, since it may quote rows."""
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
     return CatchmentError(
         f"unexpected {type(error).__name__} at {where}",
         source=source,
+        target=target,
         remedy="this is a defect of Catchment: please report it; it is tried again",
     )

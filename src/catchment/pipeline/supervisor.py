@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +36,8 @@ class WorkerProcess:
     failures: int = 0
     start_at: float = 0.0
     exit_status: int | None = None
+    restarts: int = 0
+    finished: bool = False
 
     def start(self) -> None:
         """Start it, or start it again."""
@@ -68,36 +69,45 @@ class WorkerProcess:
 
 
 class Supervisor:
-    """Starts a process for each share of the sources, and starts again what ends or falls silent."""
+    """Starts a process for each share of the sources, and starts again what ends or falls silent.
+
+    ``beat``: when it last looked after its workers.
+    """
 
     def __init__(self, commands: Mapping[str, Sequence[str]], hub: Hub) -> None:
-        self._workers = [WorkerProcess(name, command) for name, command in commands.items()]
+        self.workers = [WorkerProcess(name, command) for name, command in commands.items()]
+        self.started_at = self.beat = datetime.now(UTC)
         self._hub = hub
-        self._ending = threading.Event()
+        self._ending = False
 
     def run(self, until_caught_up: bool = False) -> int:
         """Returns the highest exit status of the workers that ended by themselves, 0 when told to end."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._ending.set())
+            signal.signal(number, self._be_told)
         for name in {status.worker for status in self._hub.statuses()}:
             self._hub.forget_worker(name)
-        finished: dict[str, int] = {}
         looked = time.monotonic()
-        while not self._ending.is_set() and len(finished) < len(self._workers):
-            for worker in self._workers:
+        while not self._ending and not all(worker.finished for worker in self.workers):
+            self.beat = datetime.now(UTC)
+            for worker in self.workers:
                 if worker.ended() and until_caught_up and worker.exit_status in _ENDED_BY_ITSELF:
-                    finished[worker.name] = worker.exit_status
-                elif worker.process is None and worker.name not in finished and time.monotonic() >= worker.start_at:
+                    worker.finished = True
+                elif worker.process is None and not worker.finished and time.monotonic() >= worker.start_at:
                     if worker.exit_status is not None:
+                        worker.restarts += 1
                         logger.warning("worker ended, starting it again", worker=worker.name, status=worker.exit_status)
                     worker.start()
             if time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
                 with suppress(HubError):
                     self._end_silent_ones()
-            self._ending.wait(_ROUND_SECONDS)
+            time.sleep(_ROUND_SECONDS)
         self._end()
-        return max(finished.values(), default=0)
+        return max((worker.exit_status or 0 for worker in self.workers if worker.finished), default=0)
+
+    def _be_told(self, *_: object) -> None:
+        # No event: the signal can come while the loop waits for it, holding its lock.
+        self._ending = True
 
     def _end_silent_ones(self) -> None:
         """A loop that has not been heard of for a minute costs its worker: everything in it can be started again."""
@@ -107,17 +117,17 @@ class Supervisor:
             for status in self._hub.statuses()
             if status.beat is not None and (now - status.beat).total_seconds() > _SILENCE_SECONDS
         }
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.name in silent and worker.process and time.monotonic() - worker.started > _SILENCE_SECONDS:
                 loop = silent[worker.name]
                 logger.error("loop fell silent, ending its worker", source=loop.source, target=loop.target)
                 worker.process.kill()
 
     def _end(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             worker.ask_to_end()
         deadline = time.monotonic() + _GRACE_SECONDS
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.process is not None:
                 try:
                     worker.process.wait(max(0.0, deadline - time.monotonic()))

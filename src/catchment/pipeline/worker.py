@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import structlog
 
-from catchment.hub.base import Hub, Request
+from catchment.hub.base import DROPPED, Hub, Request, Status
+from catchment.hub.summary import lag
 from catchment.log.base import Log
 from catchment.model.errors import CatchmentError
 from catchment.pipeline.collector import Collector
 from catchment.pipeline.deliver import Deliverer
 from catchment.pipeline.drop import drop_source
-from catchment.pipeline.status import DROPPED, LoopStatus, Stopping, keep_going
+from catchment.pipeline.status import LAG_SECONDS, LoopStatus, Stopping, keep_going
 from catchment.postgres.source import Source
 
 DROP = "drop"
@@ -45,6 +47,7 @@ class Hosted:
     deliverers: Sequence[Deliverer]
     stopping: Stopping
     threads: list[threading.Thread] = field(default_factory=list)
+    lag_noted: float = float("-inf")
 
     def start(self) -> None:
         """Run each loop in a thread of its own."""
@@ -69,6 +72,18 @@ class Hosted:
         """All loops' statuses."""
         return [self.status, *(deliverer.status for deliverer in self.deliverers)]
 
+    def report(self, worker: str) -> list[Status]:
+        """What all loops say; every few seconds also how far behind they are is noted."""
+        if self.status.state == DROPPED:
+            return [self.status.report(worker)]
+        told = [status.report(worker) for status in self.statuses()]
+        if time.monotonic() - self.lag_noted >= LAG_SECONDS:
+            self.lag_noted = time.monotonic()
+            now = datetime.now(UTC)
+            for status, said in zip(self.statuses(), told, strict=True):
+                status.behind(lag(told[0], said, now)["lag_seconds"])
+        return told
+
     @property
     def in_trouble(self) -> bool:
         """Whether something waits for a person: a loop, a table or a backfill."""
@@ -77,23 +92,25 @@ class Hosted:
     def caught_up(self, log: Log) -> bool:
         """Whether every target has what the source had at the start, backfills included.
 
-        What waits for a person is not waited for: a stopped target, and of a stopped source or backfill all that is not
-        in the log.
+        What waits for a person is not waited for: a stopped target or table, and of a stopped source all that is not in
+        the log.
         """
         if self.status.state == DROPPED:
             return True
-        cut_off = self.status.state == "stopped" or self.collector.stuck
+        cut_off = self.status.state == "stopped"
         goal = log.wait(self.source.name, 0, 0).last if cut_off else self.collector.settled
-        positions = [each.position for each in self.deliverers if each.status.state != "stopped"]
+        delivering = [each for each in self.deliverers if each.status.state != "stopped"]
+        positions = [each.position if each.whole or cut_off else None for each in delivering]
         return goal is not None and all(position >= goal if position is not None else cut_off for position in positions)
 
     def trim(self, log: Log, most_bytes: int) -> None:
         """Forget what all targets have; beyond ``most_bytes`` also what the slowest lacks, which is refilled later."""
-        identity = log.wait(self.source.name, 0, 0).log
-        behind = [each.position if each.identity == identity else None for each in self.deliverers]
+        span = log.wait(self.source.name, 0, 0)
+        behind = [each.position if each.identity == span.log else None for each in self.deliverers]
         through = max(min((position or 0 for position in behind), default=0), log.excess(self.source.name, most_bytes))
         keep = self.collector.keep
-        log.trim(self.source.name, through if keep is None else min(through, keep))
+        first = log.trim(self.source.name, through if keep is None else min(through, keep))
+        self.status.note(log={"bytes": span.bytes, "first": first})
 
     def end(self) -> None:
         """Have the loops end, and wait for it."""
@@ -105,14 +122,16 @@ class Hosted:
     def drop(self, log: Log, purge: bool) -> str:
         """End the loops, then remove slot and log, and what was built from them; returns what was done.
 
-        When that fails the loops go on: a slot that nobody reads from would hold WAL back.
+        When that fails the loops that ran go on: a slot that nobody reads from would hold WAL back.
         """
+        ran = bool(self.threads)
         self.end()
         try:
             done = drop_source(self.source, log, [deliverer.target for deliverer in self.deliverers] if purge else [])
         except CatchmentError:
-            self.stopping.over()
-            self.start()
+            if ran:
+                self.stopping.over()
+                self.start()
             raise
         self.status.dropped()
         return done
@@ -137,7 +156,8 @@ class Worker:
         # A loop that a server has answered must not wait 5 ms for the interpreter, which another one is using.
         sys.setswitchinterval(0.0005)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: self._stopping.now())
+        # In a thread: the signal can come while this one waits for the same event, holding its lock.
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=self._stopping.now).start())
         threading.Thread(target=self._watch_supervisor, daemon=True).start()
         dropped = {status.source for status in self._hub.statuses() if status.state == DROPPED}
         for hosted in self._hosted:
@@ -169,12 +189,7 @@ class Worker:
         self._stopping.now()
 
     def _report(self) -> None:
-        statuses = [
-            status
-            for hosted in self._hosted
-            for status in (hosted.statuses() if hosted.status.state != DROPPED else [hosted.status])
-        ]
-        self._hub.report(self._name, [status.report(self._name) for status in statuses])
+        self._hub.report(self._name, [said for hosted in self._hosted for said in hosted.report(self._name)])
 
     def _answer(self) -> None:
         for hosted in self._hosted:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from catchment.model.errors import SlotLost, SourceRefused, start_over
 from catchment.model.table import Column, ReplicaIdentity, Table
 from catchment.postgres.connection import Translation
 from catchment.wire.messages import Relation, RelationColumn
@@ -90,6 +91,31 @@ def published_tables(
     with translation.around():
         rows = connection.execute(query, {"publication": publication}).fetchall()
     return {row[0]: _published(*row) for row in rows}
+
+
+def verify_publication(
+    connection: psycopg.Connection, publication: str, translation: Translation, known: int | None
+) -> int:
+    """The publication's oid. Raises SourceRefused when there is none, SlotLost when it is not the ``known`` one.
+
+    What changes while a publication is missing is not streamed: up to PostgreSQL 17 the stream ends there for good,
+    later servers skip it without an error.
+    https://www.postgresql.org/docs/current/logical-replication-publication.html
+    """
+    source = translation.source
+    with translation.around():
+        query = "SELECT oid::bigint FROM pg_publication WHERE pubname = %s"
+        found = connection.execute(query, (publication,)).fetchone()
+    if found is None:
+        raise SourceRefused(
+            f"publication {publication} does not exist",
+            source=source,
+            remedy=f"correct its name in catchment.toml, or run what `catchment source sql {source}` prints",
+        )
+    if known not in (None, found[0]):
+        what = f"publication {publication} was dropped and made again: changes in between are not in the stream"
+        raise SlotLost(what, source=source, remedy=start_over(source))
+    return int(found[0])
 
 
 def _published(

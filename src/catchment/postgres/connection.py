@@ -116,7 +116,8 @@ class Translation:
         state = error.sqlstate
         if state is None:
             text = next((line for line in str(error).splitlines() if line.strip()), "connection lost")
-            if not isinstance(error, psycopg.OperationalError):
+            # A result that libpq makes up itself when the connection breaks has neither SQLSTATE nor class.
+            if not isinstance(error, psycopg.OperationalError) and type(error) is not psycopg.DatabaseError:
                 return self.refused(
                     text, source=self.source, table=table, remedy="please report this defect of Catchment"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,8 @@ from catchment.model.errors import SourceUnreachable
 from catchment.postgres.connection import Translation, connect
 
 Row = tuple[str, ...]
+
+_WAITING_SECONDS = 1.0
 
 
 class ReplicationConnection:
@@ -42,19 +44,23 @@ class ReplicationConnection:
     ) -> None:
         self.close()
 
-    def execute(self, command: str, timeout: float | None = None) -> list[Row]:
+    def execute(self, command: str, waiting: Callable[[], None] | None = None) -> list[Row]:
         """Run one command and return its rows as text, null as ''.
 
-        Raises TimeoutError after ``timeout`` seconds, the command still running, else the translation's errors.
+        ``waiting`` is called every second until the server answers; what it raises ends the command. Raises the
+        translation's errors.
         """
         with self.translation.around():
             self.pgconn.send_query(command.encode())
-            deadline = None if timeout is None else time.monotonic() + timeout
             while self.pgconn.is_busy():
-                self.wait_readable(None if deadline is None else deadline - time.monotonic())
-                if deadline is not None and time.monotonic() > deadline:
-                    raise TimeoutError
-                self.pgconn.consume_input()
+                if self.wait_readable(_WAITING_SECONDS if waiting else None):
+                    self.pgconn.consume_input()
+                elif waiting:
+                    try:
+                        waiting()
+                    except BaseException:
+                        self._cancel()
+                        raise
             rows: list[Row] = []
             while (result := self.pgconn.get_result()) is not None:
                 self.check(result)
@@ -79,10 +85,12 @@ class ReplicationConnection:
         poller.register(self.pgconn.socket, select.POLLIN)
         return bool(poller.poll(None if timeout is None else max(0, timeout * 1000)))
 
-    def cancel(self) -> None:
-        """Ask the server to end the command that is running."""
+    def _cancel(self) -> None:
+        """Ask the server to end the command that is running, and wait until it has."""
         with self.translation.around():
             self._connection.cancel_safe()
+            while self.pgconn.get_result() is not None:
+                pass
 
     def close(self) -> None:
         """End the connection; its walsender lets go of the slot."""

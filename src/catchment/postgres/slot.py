@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
-from catchment.model.errors import SlotBlocked, SlotBusy, SlotLost, SourceRefused
+from catchment.model.errors import SlotBlocked, SlotBusy, SlotLost, start_over
 from catchment.model.lsn import Lsn
 from catchment.postgres.connection import Translation
 from catchment.postgres.replication import ReplicationConnection
 
-_CREATION_SECONDS = 30.0
+_CREATION_SECONDS = 300.0
 _DROP_SECONDS = 20.0
 
 
@@ -57,22 +57,31 @@ def slot_exists(connection: psycopg.Connection, slot: str, translation: Translat
         return found.fetchone() is not None
 
 
-def create_slot(replication: ReplicationConnection, connection: psycopg.Connection, slot: str, source: str) -> NewSlot:
+def create_slot(
+    replication: ReplicationConnection,
+    connection: psycopg.Connection,
+    slot: str,
+    source: str,
+    waiting: Callable[[SlotBlocked], None],
+) -> NewSlot:
     """Make the slot and read the snapshot that goes with it.
 
-    Creation waits for every transaction that is open now; after half a minute it gives up and names one of them.
+    Creation waits for every transaction that is open now. ``waiting`` hears every second of one of them, and what it
+    raises ends the creation. After five minutes it is given up: an unfinished slot holds WAL back too.
     Raises SlotBlocked, SourceRefused, SourceUnreachable.
     https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-CREATE-REPLICATION-SLOT
     """
     option = "(SNAPSHOT 'export')" if replication.server_version >= 150000 else "EXPORT_SNAPSHOT"
     command = f'CREATE_REPLICATION_SLOT "{slot}" LOGICAL pgoutput {option}'
-    try:
-        ((_, consistent_point, snapshot_name, _),) = replication.execute(command, timeout=_CREATION_SECONDS)
-    except TimeoutError:
+    deadline = time.monotonic() + _CREATION_SECONDS
+
+    def look() -> None:
         blocked = _blocked(replication, connection, slot, source)
-        with contextlib.suppress(SourceRefused):
-            replication.cancel()
-        raise blocked from None
+        if time.monotonic() > deadline:
+            raise blocked
+        waiting(blocked)
+
+    ((_, consistent_point, snapshot_name, _),) = replication.execute(command, look)
     with replication.translation.around(), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot_name)))
@@ -83,17 +92,17 @@ def create_slot(replication: ReplicationConnection, connection: psycopg.Connecti
 def _blocked(replication: ReplicationConnection, connection: psycopg.Connection, slot: str, source: str) -> SlotBlocked:
     with replication.translation.around():
         blocking = connection.execute(
-            """SELECT a.pid, a.state, a.application_name, a.xact_start::timestamp(0)::text
-               FROM unnest(pg_blocking_pids(%s)) AS b (pid) JOIN pg_stat_activity a ON a.pid = b.pid""",
+            # A prepared transaction has no process: it blocks as number 0.
+            """SELECT b.pid, concat_ws(', ', nullif(a.application_name, ''), a.state,
+                                     'open since ' || a.xact_start::timestamp(0) || ' UTC')
+               FROM unnest(pg_blocking_pids(%s)) AS b (pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid""",
             (replication.backend_pid,),
         ).fetchone()
     if blocking is None:
-        return SlotBlocked(f"creating slot {slot} takes longer than {_CREATION_SECONDS:.0f} s", source=source)
-    pid, state, application, since = blocking
-    return SlotBlocked(
-        f"creating slot {slot} waits for process {pid} ({application or 'unnamed'}, {state}, open since {since} UTC)",
-        source=source,
-    )
+        return SlotBlocked(f"creating slot {slot} waits for open transactions", source=source)
+    pid, known = blocking
+    who = f"process {pid}" + (f" ({known})" if known else "") if pid else "a prepared transaction"
+    return SlotBlocked(f"creating slot {slot} waits for {who}", source=source)
 
 
 def verify_slot(
@@ -140,13 +149,6 @@ def verify_slot(
         switch = _switch_point(replication, timeline, system.timeline)
         if switch is None or switch < until:
             raise lost(f"the server was promoted to timeline {system.timeline} before the end of the log at {until}")
-
-
-def start_over(source: str) -> str:
-    """The remedy of a lost slot."""
-    return (
-        f"run `catchment backfill {source}`: it makes a new slot and reads all tables again, readers keep what they see"
-    )
 
 
 def _switch_point(replication: ReplicationConnection, since: int, timeline: int) -> Lsn | None:

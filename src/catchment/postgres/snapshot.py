@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,16 @@ from catchment.wire import copytext
 _LOCK_TIMEOUT = "5s"
 _CHUNK_BYTES = 8 * 2**20
 _LOOK_EVERY_SECONDS = 1.0
+_MOST_KEYS = 10_000
+
+_LEAVES = """
+SELECT c.oid::bigint, n.nspname, c.relname, c.relfilenode::bigint,
+       pg_relation_size(c.oid) / current_setting('block_size')::int
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r'
+  AND (c.oid = %(table)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(table)s) WHERE isleaf))
+ORDER BY c.oid
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,30 @@ class Moment:
 
     snapshot: str
     fence: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What of a table is read next: a block of a leaf, all before it and all leaves with lower oids having been read.
+
+    ``filenode``: the leaf's file; in another one the blocks are other blocks. ``blocks``: how many there were to read.
+    """
+
+    leaf: int
+    filenode: int
+    block: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Where rows of a table are: itself, or a partition that has none of its own. ``blocks`` as of the snapshot."""
+
+    oid: int
+    schema: str
+    name: str
+    filenode: int
+    blocks: int
 
 
 class SnapshotReader:
@@ -52,6 +87,7 @@ class SnapshotReader:
             self._connection.close()
             raise
         self._locked = False
+        self._looked = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -99,35 +135,76 @@ class SnapshotReader:
         """The table's shape in this snapshot; null when the publication no longer has it."""
         return published_tables(self._connection, self._publication, self._translation).get(self._table.oid)
 
-    def read(self, published: PublishedTable) -> Iterator[list[pa.Array[Any]]]:
-        """The rows that the publication shares, as columns of text, a few megabytes at a time.
+    def leaves(self) -> list[Leaf]:
+        """Where the table's rows are, by oid."""
+        with self._translation.around(str(self._table)):
+            found = self._connection.execute(_LEAVES, {"table": self._table.oid}).fetchall()
+        return [Leaf(*leaf) for leaf in found]
+
+    def read(self, published: PublishedTable, leaf: Leaf, begin: int, end: int) -> Iterator[list[pa.Array[Any]]]:
+        """The rows that the publication shares of these blocks, as columns of text, a few megabytes at a time.
 
         Raises TableLocked as soon as somebody waits for an exclusive lock: reading must not hold up their work.
+        https://www.postgresql.org/docs/current/ddl-system-columns.html
         """
-        looked = time.monotonic()
+        condition = sql.SQL("ctid >= '({},0)' AND ctid < '({},0)'").format(sql.Literal(begin), sql.Literal(end))
+        relation = sql.SQL("ONLY {}").format(sql.Identifier(leaf.schema, leaf.name))
+        yield from self._copy(_select(published, relation, condition), len(published.table.columns))
+
+    def read_keys(self, published: PublishedTable, keys: Sequence[pa.Array[Any]]) -> Iterator[list[pa.Array[Any]]]:
+        """The rows that the publication shares of those with these keys, one column of texts for each key column."""
+        table = published.table
+        relation = sql.SQL("{}{}").format(
+            sql.SQL("" if published.partitioned else "ONLY "), sql.Identifier(table.schema, table.name)
+        )
+        types = self._key_types(published)
+        for begin in range(0, len(keys[0]), _MOST_KEYS):
+            arrays = [
+                sql.SQL("{}::text[]::{}[]").format(
+                    sql.Literal(key.slice(begin, _MOST_KEYS).to_pylist()), sql.SQL(type_)
+                )
+                for key, type_ in zip(keys, types, strict=True)
+            ]
+            condition = sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
+                sql.SQL(", ").join(map(sql.Identifier, table.key)), sql.SQL(", ").join(arrays)
+            )
+            yield from self._copy(_select(published, relation, condition), len(table.columns))
+
+    def _key_types(self, published: PublishedTable) -> list[str]:
+        table = published.table
+        query = """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+                   WHERE attrelid = %s AND attname = ANY (%s)"""
+        with self._translation.around(str(self._table)):
+            types: dict[str, str] = dict(self._connection.execute(query, (table.oid, list(table.key))).fetchall())
+        return [types[name] for name in table.key]
+
+    def _copy(self, select: sql.Composed, columns: int) -> Iterator[list[pa.Array[Any]]]:
         with self._translation.around(str(self._table)):
             if self._connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                 self._connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
-            with self._connection.cursor().copy(_copy_statement(published)) as copy:
+            with self._connection.cursor().copy(sql.SQL("COPY ({}) TO STDOUT").format(select)) as copy:
                 rows: list[bytes] = []
                 size = 0
                 for row in copy:
                     rows.append(bytes(row))
                     size += len(row)
                     if size >= _CHUNK_BYTES:
-                        yield copytext.parse(b"".join(rows), len(published.table.columns))
+                        yield copytext.parse(b"".join(rows), columns)
                         rows, size = [], 0
-                        if time.monotonic() - looked > _LOOK_EVERY_SECONDS:
-                            self._give_way()
-                            looked = time.monotonic()
+                        self._give_way()
             if rows:
-                yield copytext.parse(b"".join(rows), len(published.table.columns))
+                yield copytext.parse(b"".join(rows), columns)
+            self._give_way()
 
     def _give_way(self) -> None:
+        if time.monotonic() - self._looked < _LOOK_EVERY_SECONDS:
+            return
+        self._looked = time.monotonic()
         waiting = self._lock.execute(
-            """SELECT FROM pg_locks WHERE relation = %s AND NOT granted AND mode = 'AccessExclusiveLock'
+            """SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'
+               AND (relation = %(table)s OR relation IN (SELECT relid FROM pg_partition_tree(%(table)s)))
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
-            (self._table.oid,),
+            {"table": self._table.oid},
         ).fetchone()
         if waiting is not None:
             raise self._given_up("is wanted exclusively by another transaction, so reading it was given up")
@@ -141,15 +218,11 @@ class SnapshotReader:
         self._lock.close()
 
 
-def _copy_statement(published: PublishedTable) -> sql.Composed:
-    table = published.table
-    columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
-    # A partitioned table has its rows in its partitions; any other is read without what inherits from it.
-    only = sql.SQL("" if published.partitioned else "ONLY ")
+def _select(published: PublishedTable, relation: sql.Composed, condition: sql.Composed) -> sql.Composed:
+    columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in published.table.columns)
     # The one text that a source's catalog prints and we repeat as SQL: the team's own filter, on the team's own server.
-    where = sql.SQL(f" WHERE {published.row_filter}" if published.row_filter else "")
-    select = sql.SQL("SELECT {} FROM {}{}{}").format(columns, only, sql.Identifier(table.schema, table.name), where)
-    return sql.SQL("COPY ({}) TO STDOUT").format(select)
+    shared = sql.SQL(f" AND ({published.row_filter})" if published.row_filter else "")
+    return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(columns, relation, condition, shared)
 
 
 def current_snapshot(connection: psycopg.Connection, translation: Translation) -> str:
@@ -157,6 +230,14 @@ def current_snapshot(connection: psycopg.Connection, translation: Translation) -
     with translation.around():
         ((snapshot,),) = connection.execute("SELECT pg_current_snapshot()::text").fetchall()
     return str(snapshot)
+
+
+def server_time(connection: psycopg.Connection, translation: Translation) -> datetime:
+    """What the server's clock says."""
+    with translation.around():
+        ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
+    assert isinstance(now, datetime)  # noqa: S101 -- what the type of clock_timestamp() is
+    return now
 
 
 def wal_position(connection: psycopg.Connection, translation: Translation) -> Lsn:

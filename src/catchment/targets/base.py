@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -46,6 +46,13 @@ class Target(Protocol):
 
         Batches that the target has already are skipped. A batch that does not follow the target's frontier directly
         means that all it has of this source is out of date until a refill brings it anew: it stays readable as it is.
+        """
+        ...
+
+    def out_of_date(self, source: str) -> Mapping[str, str | None]:
+        """Tables that wait for a refill though none is under way, by their names in the source. Raises TargetError.
+
+        Each with the sentence of what a person has to do first; null when a refill is all it takes.
         """
         ...
 

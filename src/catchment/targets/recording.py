@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from catchment.model.batch import Batch
@@ -38,6 +38,7 @@ class RecordingTarget:
         self.recording: Recording = {} if recording is None else recording
         self.seconds = 0.0
         self.closed = False
+        self.missing: dict[str, dict[str, str | None]] = {}
         self._failures: deque[CatchmentError] = deque()
 
     def fail_next(self, *errors: CatchmentError) -> None:
@@ -67,6 +68,11 @@ class RecordingTarget:
             raise self._failures.popleft()
         if taken:
             self.recording.setdefault(source, []).extend(taken)
+
+    def out_of_date(self, source: str) -> Mapping[str, str | None]:
+        """As ``missing`` says."""
+        self._check_open()
+        return self.missing.get(source, {})
 
     def forget(self, source: str) -> None:
         """Drop what was taken in of this source."""

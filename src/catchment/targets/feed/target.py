@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,10 @@ class FeedTarget:
             writer.commit(reached)
             if writer.committed.length >= self._rotate_bytes:
                 writer.rotate()
+
+    def out_of_date(self, source: str) -> Mapping[str, str | None]:
+        """Nothing: a feed takes every change of every table."""
+        return {}
 
     def forget(self, source: str) -> None:
         """Delete all files of this source's feed, rotated ones too; the empty lock file stays."""

@@ -12,7 +12,7 @@ from psycopg import sql
 from catchment.changes.bag import coalesce_bag
 from catchment.changes.coalesce import coalesce
 from catchment.model.batch import META, UNCHANGED
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TableMisshapen, TargetRefused
 from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.script import Add
@@ -25,7 +25,7 @@ _ROWS_TO_SORT = 1_000  # so that the index is walked in its order
 def apply_changes(add: Add, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str) -> None:
     """Add what brings the staging's relation from before the changes to after them.
 
-    Raises TargetRefused and psycopg's errors.
+    Raises TableMisshapen before anything is added, TargetRefused and psycopg's errors.
     """
     columns = _columns(staging, table, source)
     if table.key:
@@ -44,7 +44,7 @@ def _columns(staging: Staging, table: Table, source: str) -> list[OdsColumn]:
     return columns
 
 
-def _meddled(staging: Staging, table: Table, source: str, what: str) -> TargetRefused:
+def _meddled(staging: Staging, table: Table, source: str, what: str) -> TableMisshapen:
     return shapes.misshapen(f"{staging.relation.quoted} in the ODS {what}", source, staging.relation, table)
 
 

@@ -9,7 +9,7 @@ from itertools import count
 import psycopg
 from psycopg import sql
 
-from catchment.model.errors import TargetUnreachable
+from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.naming import Relation, live_relation, shortened
@@ -58,23 +58,27 @@ def change_over(
 ) -> None:
     """Let the shadows of one refill take the place of what readers see, in the transaction that is open.
 
-    A table that readers know keeps its identity and changes by DML only: views, grants and snapshots stay good.
+    A table that readers know keeps its identity and changes by DML only: views, grants and snapshots stay good. One
+    that cannot take its shadow's shape in this way stops alone.
     """
     for entry in entries:
         if entry.shadow is None:
             continue
-        shadow, shape = entry.shadow.relation, entry.shadow.shape
-        connection.execute(sql.SQL("ANALYZE {}").format(shadow.identifier))
-        if entry.live:
-            live = entry.live.relation
-            shapes.adapt_live(connection, source, live, entry.live.shape, shape)
-            _merge(connection, source, entry.shadow, entry.live)
-            shapes.drop(connection, shadow)
-        else:
-            live = live_relation(source, dataset, shape)
+        connection.execute(sql.SQL("ANALYZE {}").format(entry.shadow.relation.identifier))
+        if entry.live is None:
+            live = live_relation(source, dataset, entry.shadow.shape)
             shapes.create_schema(connection, source, live.schema)
-            _appear(connection, shadow, live, shape)
-        registry.save(Entry(entry.oid, Stored(live, shape), current=True))
+            _appear(connection, entry.shadow.relation, live, entry.shadow.shape)
+            registry.save(Entry(entry.oid, Stored(live, entry.shadow.shape), current=True))
+            continue
+        try:
+            shapes.adapt_live(connection, source, entry.live.relation, entry.live.shape, entry.shadow.shape)
+            _merge(connection, source, entry.shadow, entry.live)
+            changed = Entry(entry.oid, Stored(entry.live.relation, entry.shadow.shape), current=True)
+        except TableMisshapen as error:
+            changed = Entry(entry.oid, entry.live, current=False, stopped=str(error))
+        shapes.drop(connection, entry.shadow.relation)
+        registry.save(changed)
 
 
 def _merge(connection: psycopg.Connection, source: str, shadow: Stored, live: Stored) -> None:

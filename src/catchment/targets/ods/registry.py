@@ -22,13 +22,13 @@ CREATE TABLE catchment.frontier (
     committed_at timestamptz NOT NULL);
 CREATE TABLE catchment.tables (
     source text, oid oid, schema text, name text, shape text, current boolean NOT NULL,
-    refill text, shadow_shape text, PRIMARY KEY (source, oid));
+    refill text, shadow_shape text, stopped text, PRIMARY KEY (source, oid));
 COMMENT ON TABLE catchment.frontier IS 'how far the ODS has got with each source';
 COMMENT ON TABLE catchment.tables IS 'private to Catchment: the tables built from each source, and refills under way';
 """
 
 _ENTRIES = """
-SELECT oid, schema, name, shape, current, refill, shadow_shape,
+SELECT oid, schema, name, shape, current, refill, shadow_shape, stopped,
        (SELECT c.oid || '/' || c.xmin FROM pg_class c
         WHERE c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))),
        (SELECT c.oid || '/' || c.xmin FROM pg_class c
@@ -40,10 +40,11 @@ PREPARATION = "PREPARE entries (text, oid[]) AS " + _ENTRIES % "$1" + "oid = ANY
 """Once in each session: planning this takes longer than to run it."""
 
 _SAVE = """
-INSERT INTO catchment.tables (source, oid, schema, name, shape, current, refill, shadow_shape)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT (source, oid) DO UPDATE SET (schema, name, shape, current, refill, shadow_shape)
-= (excluded.schema, excluded.name, excluded.shape, excluded.current, excluded.refill, excluded.shadow_shape)
+INSERT INTO catchment.tables (source, oid, schema, name, shape, current, refill, shadow_shape, stopped)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (source, oid) DO UPDATE SET (schema, name, shape, current, refill, shadow_shape, stopped) = (
+    excluded.schema, excluded.name, excluded.shape, excluded.current, excluded.refill, excluded.shadow_shape,
+    excluded.stopped)
 """
 
 FRONTIER = 'SELECT log, "offset", lsn::text, committed_at FROM catchment.frontier WHERE source = %s'
@@ -71,7 +72,8 @@ class Entry:
     """One table of a source, as it is in the ODS.
 
     ``live``: what readers see, null when there is none, also when somebody dropped it; ``current``: it takes changes.
-    ``shadow``: what the refill builds up.
+    ``shadow``: what the refill builds up. ``stopped``: the sentence of why what readers see takes no changes, if a
+    person has to mend that.
     """
 
     oid: int
@@ -79,6 +81,7 @@ class Entry:
     current: bool = False
     shadow: Stored | None = None
     refill: str | None = None
+    stopped: str | None = None
 
 
 class Registry:
@@ -108,6 +111,14 @@ class Registry:
         """The tables that readers find there."""
         return self._read_all(f"{_ENTRIES} schema = %s AND name = %s", live.schema, live.name)
 
+    def out_of_date(self) -> dict[str, str | None]:
+        """As the target's contract says: tables that have stopped, and those that somebody dropped."""
+        query = f"{_ENTRIES} schema IS NOT NULL AND refill IS NULL ORDER BY oid"
+        rows = psycopg.ClientCursor(self._connection).execute(query, (self._source,)).fetchall()
+        entries = [(str(_table(row[3])), self._read(row)) for row in rows]
+        waiting = [(name, entry) for name, entry in entries if entry.stopped or not entry.live]
+        return {name: entry.stopped if entry.live else None for name, entry in waiting}
+
     def all(self) -> list[Entry]:
         """Every table of the source."""
         return self._read_all(f"{_ENTRIES} true ORDER BY oid")
@@ -116,8 +127,8 @@ class Registry:
         """Record what has become of the table."""
         live, shadow = entry.live, entry.shadow
         place = (live.relation.schema, live.relation.name, _text(live.shape)) if live else (None, None, None)
-        values = (self._source, entry.oid, *place, entry.current, entry.refill, shadow and _text(shadow.shape))
-        self._connection.execute(_SAVE, values)
+        built = (entry.current, entry.refill, shadow and _text(shadow.shape), entry.stopped)
+        self._connection.execute(_SAVE, (self._source, entry.oid, *place, *built))
         self._entries.pop(entry.oid, None)
 
     def forget(self) -> None:
@@ -136,12 +147,12 @@ class Registry:
         return [self._read(row) for row in rows]
 
     def _read(self, row: Sequence[Any]) -> Entry:
-        oid, schema, name, shape, current, refill, shadow_shape, live_stamp, shadow_stamp = row
+        oid, schema, name, shape, current, refill, shadow_shape, stopped, live_stamp, shadow_stamp = row
         live = Stored(Relation(schema, name), _table(shape), live_stamp) if live_stamp else None
         shadow = None
         if shadow_stamp and shadow_shape:
             shadow = Stored(shadow_relation(self._source, oid), _table(shadow_shape), shadow_stamp)
-        return Entry(oid, live, current, shadow, refill)
+        return Entry(oid, live, current, shadow, refill, stopped)
 
 
 def read_frontier(cursor: psycopg.Cursor) -> Frontier | None:

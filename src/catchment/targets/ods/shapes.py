@@ -7,7 +7,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TableMisshapen
 from catchment.model.table import Table
 from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.naming import Relation, shortened
@@ -105,19 +105,19 @@ def adapt(connection: psycopg.Connection, relation: Relation, old: Table, new: T
 
 
 def adapt_live(connection: psycopg.Connection, source: str, relation: Relation, old: Table, new: Table) -> None:
-    """As ``adapt``. Raises TargetRefused for a change that would have to rewrite what readers see."""
+    """As ``adapt``. Raises TableMisshapen for a change that would have to rewrite what readers see."""
     if reason := differs(connection, old, new):
         raise misshapen(f"{reason}, which {relation.quoted} in the ODS cannot follow", source, relation, new)
     adapt(connection, relation, old, new)
 
 
-def misshapen(what: str, source: str, relation: Relation, table: Table) -> TargetRefused:
+def misshapen(what: str, source: str, relation: Relation, table: Table) -> TableMisshapen:
     """The error of a relation that only a new one can replace."""
-    return TargetRefused(
+    return TableMisshapen(
         what,
         source=source,
         table=str(table),
-        remedy=f"DROP TABLE {relation.quoted} in the ODS, then `catchment backfill {source} {table}`",
+        remedy=f"DROP TABLE {relation.quoted}; in the ODS: it is then made and read again",
     )
 
 

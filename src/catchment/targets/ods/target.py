@@ -58,6 +58,12 @@ class OdsTarget:
                 transaction.take(frontier, batch)
             transaction.commit()
 
+    def out_of_date(self, source: str) -> Mapping[str, str | None]:
+        """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused."""
+        translation = _translation(source)
+        with translation.around(), self._lend(translation) as session:
+            return Registry(session.connection, source).out_of_date()
+
     def forget(self, source: str) -> None:
         """Drop the source's tables, its schemas if nothing else is in them, and all records of it.
 

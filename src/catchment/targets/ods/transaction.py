@@ -21,7 +21,7 @@ from catchment.model.batch import (
     TableRows,
     Truncated,
 )
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TableMisshapen, TargetRefused
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
@@ -137,8 +137,12 @@ class Transaction:
         entry = self._registry.entry(table.oid)
         live, shadow, connection = entry.live, entry.shadow, self._connection
         if live and entry.current:
-            shapes.adapt_live(connection, self._source, live.relation, live.shape, table)
-            self._registry.save(entry := replace(entry, live=Stored(live.relation, table)))
+            try:
+                shapes.adapt_live(connection, self._source, live.relation, live.shape, table)
+                entry = replace(entry, live=Stored(live.relation, table))
+            except TableMisshapen as error:
+                entry = _stopped(entry, error)
+            self._registry.save(entry)
         if shadow:
             if shapes.differs(connection, shadow.shape, table):
                 # Such a change restarts the table's refill.
@@ -210,7 +214,10 @@ class Transaction:
         """What came out of the stream goes to the live table and the shadow, a refill's rows to its shadow alone."""
         streamed = [one.data for one in rows if one.refill is None]
         if entry.live and entry.current and streamed:
-            self._apply_to(add, entry.live, table, streamed)
+            try:
+                self._apply_to(add, entry.live, table, streamed)
+            except TableMisshapen as error:
+                self._registry.save(_stopped(entry, error))
         if entry.shadow:
             told = [one.data for one in rows if one.refill in (None, entry.refill)]
             self._apply_to(add, entry.shadow, table, told)
@@ -218,6 +225,11 @@ class Transaction:
     def _apply_to(self, add: Add, stored: Stored, table: Table, changes: list[pa.RecordBatch]) -> None:
         staging = self._session.staging(stored.relation, stored.stamp, table)
         apply_changes(add, staging, table, _in_order(changes), self._source)
+
+
+def _stopped(entry: Entry, error: TableMisshapen) -> Entry:
+    """Readers keep what they see; it takes no changes until a refill brings it anew."""
+    return replace(entry, current=False, stopped=str(error))
 
 
 def _in_order(changes: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

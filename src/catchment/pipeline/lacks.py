@@ -1,0 +1,53 @@
+"""What a target lacks although no refill brings it: found now and then, and asked for."""
+
+from __future__ import annotations
+
+import time
+
+from catchment.hub.base import Hub
+from catchment.log.base import Log
+from catchment.pipeline.session import REFILL
+from catchment.pipeline.state import KnownTable
+from catchment.targets.base import Target
+
+_LOOK_SECONDS = 5.0
+
+
+class Lacks:
+    """Has tables that take no changes any more read again, where that is all it takes.
+
+    ``trouble``: the sentence of one for which a person has to do something first.
+    """
+
+    def __init__(self, source: str, target: Target, log: Log, hub: Hub) -> None:
+        self.trouble: str | None = None
+        self._source = source
+        self._target = target
+        self._log = log
+        self._hub = hub
+        self._look_at = 0.0
+        self._request: int | None = None
+        self._until = 0
+
+    def looked_after(self, position: int) -> bool:
+        """Look, if it is time; whether all that was asked for has reached the target, which has got to ``position``."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            if self._request is not None and self._hub.find(self._request).outcome is not None:
+                # What it has brought is in the log up to here; looking before the target has it would ask once more.
+                self._request, self._until = None, self._log.wait(self._source, 0, 0, most_bytes=2**62).last
+            if self._request is None and position >= self._until:
+                self._look()
+        return self._request is None and position >= self._until
+
+    def _look(self) -> None:
+        found = self._target.out_of_date(self._source)
+        self.trouble = next((sentence for sentence in found.values() if sentence), None)
+        missing = {table for table, sentence in found.items() if sentence is None}
+        if missing:
+            known = KnownTable.of(self._log.state(self._source)).values()
+            shared = {str(each.table) for each in known if not each.retired}
+            if tables := sorted(missing & shared):
+                arguments = {"targets": [self._target.name], "tables": tables, "after": None}
+                self._request = self._hub.request(REFILL, self._source, arguments, f"target {self._target.name}")
