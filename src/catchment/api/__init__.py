@@ -1,0 +1,1 @@
+"""What other programs ask a running hub over HTTP."""
