@@ -7,43 +7,70 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from catchment.model.errors import ConfigError
+from catchment.variables import expanded
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _RESERVED = {"catchment", "public"}
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
+
+
+class _Mistake(ValueError):
+    """What is wrong with a setting, and what to write instead."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value) or len(value) > 30:
-        raise ValueError("a name is made of a-z, 0-9 and single _, begins with a letter and has at most 30 characters")
+        raise _Mistake(
+            "a name is made of a-z, 0-9 and single _, begins with a letter and has at most 30 characters",
+            'write for instance name = "orders_eu"',
+        )
     if value in _RESERVED or value.startswith("pg_"):
-        raise ValueError(f"{value} is reserved")
+        raise _Mistake(f"{value} is reserved", 'write another one, for instance name = "orders"')
     return value
 
 
 def _slot(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]{1,63}", value):
-        raise ValueError("a slot's name is made of a-z, 0-9 and _, at most 63 characters")
+        raise _Mistake(
+            "a slot's name is made of a-z, 0-9 and _, at most 63 characters",
+            'write for instance slot = "catchment_orders", or leave it out',
+        )
     return value
 
 
 def _expanded(value: str) -> str:
-    def variable(match: re.Match[str]) -> str:
-        if (found := os.environ.get(match[1])) is None:
-            raise ValueError(f"the environment variable {match[1]} is not set")
+    def variable(name: str) -> str:
+        if (found := os.environ.get(name)) is None:
+            raise _Mistake(
+                f"the environment variable {name} is not set", f"export {name} where this command and the hub run"
+            )
         return found
 
-    return _VARIABLE.sub(variable, value)
+    return expanded(value, variable)
 
 
 def _feed_path(value: str) -> str:
     if "{source}" not in value:
-        raise ValueError("the path needs {source} in it, so that each source has a file of its own")
+        raise _Mistake(
+            "the path needs {source} in it, so that each source has a file of its own",
+            'write for instance path = "feed/{source}.jsonl"',
+        )
+    return value
+
+
+def _address(value: str) -> str:
+    found = _ADDRESS.fullmatch(value)
+    if found is None or not 0 < int(found[3]) < 2**16:
+        raise _Mistake("an address is host:port", 'write for instance listen = "127.0.0.1:9187", or "[::1]:9187"')
     return value
 
 
@@ -61,7 +88,11 @@ class Section(BaseModel):
 class HubSettings(Section):
     """``[hub]``"""
 
-    state: Path = Field(default=Path("var"), description="directory of logs and status; relative to catchment.toml")
+    state: Path = Field(
+        default=Path("var"),
+        description="directory of logs and status, relative to catchment.toml; one hub each",
+        examples=['"var"'],
+    )
 
     @property
     def database(self) -> Path:
@@ -76,16 +107,32 @@ class LogSettings(Section):
         default=10 * 2**30,
         ge=2**20,
         description="most bytes kept for each source; a target further behind is refilled later",
+        examples=["10737418240"],
     )
 
 
 class SourceSettings(Section):
     """``[[source]]``"""
 
-    name: Name = Field(description="[a-z][a-z0-9]*(_[a-z0-9]+)*, at most 30 characters; also the dataset's name")
-    dsn: Dsn = Field(description="anything libpq takes; ${ENV} is expanded")
-    publication: str = Field(default="catchment", min_length=1, description="which tables the source shares")
-    slot: SlotName = Field(default="", description="replication slot; default: catchment_<name>")
+    name: Name = Field(
+        description="a-z, 0-9 and single _, at most 30 characters; its schema in the ODS is called so too",
+        examples=['"orders"'],
+    )
+    dsn: Dsn = Field(
+        description="anything libpq takes; a role with REPLICATION and SELECT on what is published",
+        examples=['"host=orders-db dbname=orders user=catchment"'],
+    )
+    publication: str = Field(
+        default="catchment",
+        min_length=1,
+        description="which tables, columns and rows the source shares",
+        examples=['"catchment"'],
+    )
+    slot: SlotName = Field(
+        default="",
+        description="the replication slot; default: `catchment_` and the name",
+        examples=['"catchment_orders"'],
+    )
 
     @property
     def slot_name(self) -> str:
@@ -96,16 +143,35 @@ class SourceSettings(Section):
 class OdsSettings(Section):
     """``[ods]``"""
 
-    dsn: Dsn = Field(description="anything libpq takes; ${ENV} is expanded; PostgreSQL 15 or newer")
+    dsn: Dsn = Field(
+        description="anything libpq takes; PostgreSQL 15 or newer, a role with CREATE on the database",
+        examples=['"host=warehouse dbname=ods user=catchment"'],
+    )
 
 
 class FeedSettings(Section):
     """``[[feed]]``"""
 
-    name: Name = Field(default="feed", description="needed when there are several feeds")
+    name: Name = Field(default="feed", description="needed when there are several feeds", examples=['"feed"'])
     path: Annotated[str, AfterValidator(_feed_path)] = Field(
-        description="file of JSON lines, with {source} in it; relative to catchment.toml"
+        description="file of JSON lines, with `{source}` in it; relative to catchment.toml",
+        examples=['"feed/{source}.jsonl"'],
     )
+
+
+class MetricsSettings(Section):
+    """``[metrics]``"""
+
+    listen: Annotated[str, AfterValidator(_address)] = Field(
+        description="host:port of /metrics, /livez and /readyz; whoever reaches it can read it",
+        examples=['"127.0.0.1:9187"'],
+    )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host, without brackets, and port."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 class Settings(Section):
@@ -116,16 +182,18 @@ class Settings(Section):
     source: tuple[SourceSettings, ...] = Field(min_length=1)
     ods: OdsSettings | None = None
     feed: tuple[FeedSettings, ...] = ()
+    metrics: MetricsSettings | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        _distinct("source", [source.name for source in self.source])
-        _distinct("slot", [f"{source.slot_name} of {source.dsn}" for source in self.source])
-        _distinct("feed", [feed.name for feed in self.feed])
+        _distinct("source", "give each a name of its own", [source.name for source in self.source])
+        slots = [f"{source.slot_name} of {source.dsn}" for source in self.source]
+        _distinct("slot", "give one of its sources another, with slot = …", slots)
+        _distinct("feed", "give each a name of its own", [feed.name for feed in self.feed])
         if self.ods is None and not self.feed:
-            raise ValueError("there is no target: add [ods] or [[feed]]")
+            raise _Mistake("there is no target", "add [ods] with a dsn, or [[feed]] with a path")
         if any(feed.name == "ods" for feed in self.feed):
-            raise ValueError("a feed cannot be called ods")
+            raise _Mistake("a feed cannot be called ods", "give it another name")
         return self
 
     def one(self, name: str) -> SourceSettings:
@@ -137,9 +205,9 @@ class Settings(Section):
         raise ConfigError(f"there is no source {name}", remedy=f"the sources in catchment.toml are: {names}")
 
 
-def _distinct(what: str, names: list[str]) -> None:
+def _distinct(what: str, remedy: str, names: list[str]) -> None:
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{what} {min(repeated).partition(' of ')[0]} is there twice")
+        raise _Mistake(f"{what} {min(repeated).partition(' of ')[0]} is there twice", remedy)
 
 
 def load(path: Path) -> Settings:
@@ -147,9 +215,13 @@ def load(path: Path) -> Settings:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", remedy="write one, or name another with --config") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({type(error).__name__})", remedy="check the file") from None
+        remedy = "write one with `catchment init`, or name another with --config"
+        raise ConfigError(f"{path} does not exist", remedy=remedy) from None
+    except OSError as error:
+        remedy = "name a file that this user may read"
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy=remedy) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8") from None
     try:
         settings = Settings.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -169,28 +241,59 @@ def _explained(path: Path, error: ValidationError) -> ConfigError:
     found = error.errors(include_url=False, include_input=False)
     # A misspelt key is also a missing one: the misspelling is what to tell.
     first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    match first["type"]:
-        case "extra_forbidden":
-            key = str(first["loc"][-1])
-            near = difflib.get_close_matches(key, _keys(first["loc"][:-1]), n=1)
-            return ConfigError(
-                f"{path}: {place} is not a setting", remedy=f"did you mean {near[0]}?" if near else "remove it"
-            )
-        case "missing":
-            return ConfigError(f"{path}: {place} is missing", remedy="add it")
-        case _:
-            message = first["msg"].removeprefix("Value error, ")
-            return ConfigError(f"{path}: {place}: {message}" if place else f"{path}: {message}", remedy="correct it")
+    at = first["loc"][:-1] if first["loc"] and isinstance(first["loc"][-1], int) else first["loc"]
+    key = str(at[-1]) if at else ""
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+    mistake = first.get("ctx", {}).get("error")
+    what = f"{place} {_SAID.get(first['type'], 'is not what it has to be')}"
+    remedy = "see docs/reference/configuration.md"
+    if isinstance(mistake, _Mistake):
+        what, remedy = f"{place}: {mistake}".removeprefix(": "), mistake.remedy
+    elif first["type"] == "extra_forbidden":
+        what, remedy = f"{place} is not a setting", _instead(key, at[:-1])
+    elif len(at) == 1 and key in SECTIONS:
+        how = f"[[{key}]], in double brackets, above each {key}" if key in REPEATED else f"[{key}], in single brackets"
+        what = what if first["type"] == "missing" else f"{place} is not written as a section"
+        remedy = f"write {how}; `catchment init` shows it"
+    elif example := _example(at):
+        remedy = f"write for instance {key} = {example}"
+    return ConfigError(f"{path}: {what}", remedy=remedy)
 
 
-def _keys(place: tuple[int | str, ...]) -> list[str]:
-    sections: dict[str, Any] = {
-        "hub": HubSettings,
-        "log": LogSettings,
-        "source": SourceSettings,
-        "ods": OdsSettings,
-        "feed": FeedSettings,
-    }
-    section = sections[str(place[0])] if place else Settings
-    return list(section.model_fields)
+def _instead(key: str, place: tuple[int | str, ...]) -> str:
+    keys = list(_section(place).model_fields)
+    near = difflib.get_close_matches(key, keys, n=1)
+    return f"did you mean {near[0]}?" if near else f"remove it; there are: {', '.join(keys)}"
+
+
+def _example(place: tuple[int | str, ...]) -> str:
+    """What the setting there may look like, as TOML."""
+    field = _section(place[:-1]).model_fields.get(str(place[-1]))
+    return str(field.examples[0]) if field and field.examples else ""
+
+
+def _section(place: tuple[int | str, ...]) -> type[Section]:
+    return SECTIONS[str(place[0])] if place else Settings
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "hub": HubSettings,
+    "log": LogSettings,
+    "source": SourceSettings,
+    "ods": OdsSettings,
+    "feed": FeedSettings,
+    "metrics": MetricsSettings,
+}
+REPEATED = {"source", "feed"}
+"""The sections of catchment.toml, and those of them that there may be several of."""
+
+_SAID = {
+    "missing": "is missing",
+    "string_type": "is not a string",
+    "path_type": "is not a string",
+    "string_too_short": "is empty",
+    "int_type": "is not a whole number",
+    "int_parsing": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "greater_than_equal": "is too small",
+}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +22,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from catchment.cli.main import app
+from catchment.config import LogSettings, Settings, load
 from catchment.hub.base import Request, Status
 from catchment.hub.lock import StateLock
 from catchment.hub.sqlite import SqliteHub
@@ -56,6 +60,13 @@ def state(config: Path) -> Path:
     return config.parent / "var"
 
 
+_LOADED = "import catchment.assembly, catchment.changes.jsonlines, catchment.pipeline.worker, catchment.cli.progress"
+COMMANDS = (
+    *("init", "check", "run", "status", "backfill", "demo"),
+    *("source sql", "source drop", "log show", "log trim"),
+)
+
+
 def catchment(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
@@ -72,7 +83,7 @@ def error_of(result: Result, status: int) -> str:
 def test_a_missing_file_is_named_with_the_option(config: Path) -> None:
     config.unlink()
     assert error_of(catchment("status"), 2) == (
-        "catchment.toml does not exist; write one, or name another with --config"
+        "catchment.toml does not exist; write one with `catchment init`, or name another with --config"
     )
 
 
@@ -124,14 +135,22 @@ def test_wrong_usage_ends_with_2(config: Path) -> None:
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    for command in (["run"], ["status"], ["check"], ["backfill"], ["demo"], ["source", "sql"], ["source", "drop"]):
-        result = catchment(*command, "--help")
+    for command in COMMANDS:
+        result = catchment(*command.split(), "--help")
         assert result.exit_code == 0
-        assert f"Example: catchment {' '.join(command)}" in result.stdout
+        assert f"Example: catchment {command}" in result.stdout
         assert result.stdout.isascii()
-    listed = catchment("--help").stdout
-    assert "work" not in listed.split("Commands:")[1]
-    assert "..." not in listed.split("Commands:")[1]
+
+
+def test_the_list_of_commands_is_grouped_and_whole() -> None:
+    listed = catchment("--help").stdout.partition("To begin:")[2]
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "] == [
+        *("demo", "init", "check", "source"),
+        *("run", "status", "backfill"),
+        "log",
+    ]
+    assert listed.index("To run:") < listed.index("  run ") < listed.index("To look closer:")
+    assert "..." not in listed
 
 
 def test_version_names_every_part() -> None:
@@ -144,6 +163,125 @@ def test_version_names_every_part() -> None:
         "psycopg",
         "SQLite",
     ]
+
+
+def test_init_writes_a_file_that_every_command_can_read(config: Path) -> None:
+    config.unlink()
+    result = catchment("init")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "wrote catchment.toml. What comes next:"
+    assert "catchment check" in result.stdout
+    settings = load(config)
+    assert ([source.name for source in settings.source], settings.ods is not None) == (["orders"], True)
+    assert catchment("status").exit_code == 0
+
+
+def test_every_setting_is_in_the_file_that_init_writes_with_its_default(config: Path) -> None:
+    config.unlink()
+    catchment("init")
+    text = re.sub(r"(?m)^# (\[|\w+ = )", r"\1", config.read_text())  # what is commented out is put in
+    config.write_text(text)
+    settings = load(config)
+    assert settings.model_fields_set == set(Settings.model_fields)
+    (orders, _), (feed,), metrics = settings.source, settings.feed, settings.metrics
+    assert metrics is not None
+    for section in (settings.hub, settings.log, metrics, orders):
+        assert section.model_fields_set == set(type(section).model_fields)
+    assert (orders.publication, orders.slot) == ("catchment", "catchment_orders")
+    assert (settings.hub.state.name, settings.log) == ("var", LogSettings())
+    assert feed.path.endswith("feed/{source}.jsonl")
+
+
+def test_init_never_overwrites(config: Path) -> None:
+    assert error_of(catchment("init"), 2) == (
+        "catchment.toml exists already, and stays as it is; edit it, or name another with --config"
+    )
+    assert config.read_text() == CONFIG
+    assert "No such file or directory" in error_of(catchment("init", "--config", "nowhere/catchment.toml"), 2)
+    assert "catchment check --config 'my own.toml'" in catchment("init", "--config", "my own.toml").stdout
+
+
+def completions(*words: str) -> list[str]:
+    environment = {**os.environ, "COMP_WORDS": " ".join(("catchment", *words)), "COMP_CWORD": str(len(words))}
+    command = [Path(sys.executable).with_name("catchment")]
+    environment["_CATCHMENT_COMPLETE"] = "complete_bash"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_the_shell_completes_sources_and_tables(config: Path, state: Path) -> None:
+    assert completions("backfill", "o") == ["orders"]
+    assert completions("source", "drop", "x") == []
+    assert completions("backfill", "orders", "p") == []
+    table = {"name": "public.customers", "state": "streaming", "remedy": None}
+    with StateLock(state), closing(SqliteHub(state / "hub.sqlite")) as hub:
+        hub.report("worker-1", [Status("orders", None, "worker-1", "streaming", None, NOW, {"tables": [table]})])
+    assert completions("backfill", "orders", "p") == ["public.customers"]
+    assert completions("log", "show", "orders", "--table", "public.") == ["public.customers"]
+    config.unlink()
+    assert completions("backfill", "o") == []
+
+
+def test_promise_5_a_state_directory_that_is_none_is_one_line(config: Path, state: Path) -> None:
+    state.mkdir()
+    (state / "log").write_text("a file")
+    for command in (["log", "show", "orders"], ["log", "trim", "orders", "--through", "1"]):
+        line = error_of(catchment(*command), 1)
+        assert line.startswith(f"source orders: cannot read {state}/log/orders: Not a directory; run this command as ")
+    (state / "log").unlink()
+    state.rmdir()
+    state.write_text("a file")
+    for command in (["status"], ["backfill", "orders"], ["run"]):
+        assert "give the hub a directory of its own" in error_of(catchment(*command), 1)
+    assert "[hub] state has to be a directory of its own" in error_of(catchment("log", "show", "orders"), 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_promise_5_another_user_gets_one_line(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        monkeypatch.chdir(open_to_all)
+        Path("catchment.toml").write_text(CONFIG)
+        Path("catchment.toml").chmod(0o644)
+        _look_as_another_user(Path(open_to_all) / "var")
+
+
+def _look_as_another_user(state: Path) -> None:
+    with StateLock(state), closing(SqliteHub(state / "hub.sqlite")), closing(SqliteLog(state / "log")) as log:
+        log.open_writer("orders").close()
+    drop = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    for command in (["status"], ["backfill", "orders"], ["log", "show", "orders"], ["source", "drop", "orders"]):
+        program = f"from catchment.cli.main import app; {_LOADED}; {drop}; app({command!r})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1
+        assert line.startswith("error: ")
+        assert "Permission denied; " in line
+
+
+def test_a_state_of_a_newer_catchment_is_one_line(config: Path, state: Path) -> None:
+    state.mkdir()
+    with closing(sqlite3.connect(state / "hub.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert error_of(catchment("status"), 1) == (
+        f"{state}/hub.sqlite has format 99, this Catchment knows 2; "
+        "use the newer Catchment that made it, or give this one another [hub] state"
+    )
+
+
+def test_log_show_says_when_a_table_was_never_there(config: Path, state: Path) -> None:
+    state.mkdir(mode=0o700)
+    message = Message("note", b"hello", Place(1, Lsn(5), 7, NOW))
+    with closing(SqliteLog(state / "log")) as log, closing(log.open_writer("orders")) as writer:
+        writer.append(Batch("orders", Lsn(0), Lsn(10), 0, True, NOW, (message,)))
+    for follow in ([], ["--follow"]):
+        result = catchment("log", "show", "orders", "--table", "public.nothing", *follow)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.splitlines()[-1] == (
+            "error: source orders: the log has never seen a table public.nothing; it has no tables yet; "
+            "name it schema.table"
+        )
 
 
 def test_a_second_run_is_refused(config: Path, state: Path) -> None:
@@ -205,7 +343,7 @@ def test_backfill_ends_when_the_hub_does(config: Path, state: Path) -> None:
     lock = StateLock(state)
     threading.Timer(0.3, lock.release).start()
     line = error_of(catchment("backfill", "orders"), 1)
-    assert "the hub ended before request 1 was done" in line
+    assert "the hub has ended: request 1 is withdrawn, nothing was done" in line
 
 
 def test_source_drop_asks_the_running_hub(config: Path, state: Path) -> None:

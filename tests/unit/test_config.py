@@ -35,7 +35,7 @@ def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     settings = load(path)
     (source,) = settings.source
     assert (source.dsn, source.publication, source.slot_name) == (
-        "host=orders password=geheim",
+        "host=orders password='geheim'",
         "catchment",
         "catchment_orders",
     )
@@ -49,7 +49,14 @@ def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ('dsn = "host', 'dns = "host', "source[0].dns is not a setting; did you mean dsn?"),
         ("[ods]", "[odds]", "odds is not a setting; did you mean ods?"),
-        ('name = "orders"', "", "source[0].name is missing; add it"),
+        ('name = "orders"', "", 'source[0].name is missing; write for instance name = "orders"'),
+        ("[[source]]", "[source]", "source is not written as a section; write [[source]], in double brackets"),
+        ("[ods]", "[[ods]]", "ods is not written as a section; write [ods], in single brackets"),
+        ('"service=ods"', "5432", "ods.dsn is not a string; write for instance dsn = "),
+        ('"service=ods"', '""', "ods.dsn is empty; write for instance dsn = "),
+        ("[ods]", '[log]\nmax_bytes = "1 GB"\n[ods]', "log.max_bytes is not a whole number; write for instance max_by"),
+        ("[ods]", "[log]\nmax_bytes = 5\n[ods]", "log.max_bytes is too small; write for instance max_bytes = 107374"),
+        ("[ods]", "[nothing]\n[ods]", "nothing is not a setting; remove it; there are: hub, log, source, ods, feed"),
         ('"orders"', '"Orders"', "source[0].name: a name is made of a-z"),
         ('"orders"', '"public"', "source[0].name: public is reserved"),
         ("SECRET", "NOT_SET", "source[0].dsn: the environment variable NOT_SET is not set"),
@@ -67,7 +74,7 @@ def test_each_mistake_is_named_in_one_line(
 
 def test_a_hub_without_a_target_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "catchment.toml", GOOD.partition("[ods]")[0].replace("${SECRET}", "x")) == (
-        "there is no target: add [ods] or [[feed]]; correct it"
+        "there is no target; add [ods] with a dsn, or [[feed]] with a path"
     )
 
 
@@ -82,3 +89,20 @@ def test_promise_5_a_password_that_libpq_would_take_for_a_host_is_refused_withou
 def test_a_dsn_is_printed_without_its_password() -> None:
     assert "geheim" not in masked("host=h password=geheim")
     assert "h" in masked("host=h password=geheim")
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"), [("127.0.0.1:9187", ("127.0.0.1", 9187)), ("[::1]:80", ("::1", 80)), ("hub:1", ("hub", 1))]
+)
+def test_metrics_are_listened_for_at_host_and_port(tmp_path: Path, listen: str, address: tuple[str, int]) -> None:
+    text = GOOD.replace("${SECRET}", "x")
+    (path := tmp_path / "catchment.toml").write_text(f'{text}[metrics]\nlisten = "{listen}"\n')
+    settings = load(path).metrics
+    assert settings is not None
+    assert settings.address == address
+
+
+@pytest.mark.parametrize("listen", ["9187", ":9187", "::1:9187", "127.0.0.1:0", "127.0.0.1:65536", "http://hub:9187"])
+def test_what_is_no_address_is_refused(tmp_path: Path, listen: str) -> None:
+    text = GOOD.replace("${SECRET}", "x") + f'[metrics]\nlisten = "{listen}"\n'
+    assert refusal(tmp_path / "catchment.toml", text).startswith("metrics.listen: an address is host:port")

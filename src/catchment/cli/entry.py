@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from catchment.cli.completion import source_names
 from catchment.config import Settings
 from catchment.model.errors import CatchmentError, ConfigError
 
@@ -17,6 +18,9 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses other than 0: what was asked failed; usage or configuration; Ctrl-C."""
 
 DEFAULT_CONFIG = Path("catchment.toml")
+
+BEGIN, RUN, LOOK = "To begin", "To run", "To look closer"
+"""The groups of commands in ``catchment --help``, in this order."""
 
 
 class Commands(TyperGroup):
@@ -31,6 +35,18 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Group by group, in the order in which they were added."""
+        shown = [(name, self.commands[name]) for name in self.list_commands(ctx) if not self.commands[name].hidden]
+        for group in dict.fromkeys(_group(command) for _, command in shown):
+            rows = [(name, command.get_short_help_str(200)) for name, command in shown if _group(command) == group]
+            with formatter.section(group):
+                formatter.write_dl(rows)
+
+
+def _group(command: Any) -> str:
+    return getattr(command, "rich_help_panel", None) or "Commands"
+
 
 def _chosen(context: typer.Context, given: Path) -> Path:
     """What was said before the command, or in the environment, when nothing was said behind it."""
@@ -44,6 +60,9 @@ def _chosen(context: typer.Context, given: Path) -> Path:
 HELP = "The file that says what is collected and where it goes."
 Config = Annotated[Path, typer.Option("--config", metavar="PATH", callback=_chosen, help=HELP)]
 """The option that every command has; its default is ``DEFAULT_CONFIG``."""
+
+Source = Annotated[str, typer.Argument(metavar="NAME", help="The source.", autocompletion=source_names)]
+"""The argument of every command about one source."""
 
 
 def target_names(settings: Settings) -> list[str]:

@@ -11,15 +11,13 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli import backfill, check, demo, log, run, source, status, version
-from catchment.cli.entry import DEFAULT_CONFIG, HELP, Commands
+from catchment.cli import backfill, check, demo, init, log, run, source, status, version
+from catchment.cli.entry import BEGIN, DEFAULT_CONFIG, HELP, LOOK, RUN, Commands
 
 app = typer.Typer(
     name="catchment",
     cls=Commands,
-    help="Streams every committed change out of many PostgreSQL databases and recreates it exactly.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # they print the values of local variables
 )
@@ -28,23 +26,27 @@ app = typer.Typer(
 @app.callback()
 def common(
     config: Annotated[
-        Path, typer.Option("--config", metavar="PATH", envvar="CATCHMENT_CONFIG", help=HELP)
+        Path, typer.Option("--config", metavar="PATH", envvar="CATCHMENT_CONFIG", show_envvar=True, help=HELP)
     ] = DEFAULT_CONFIG,
     version: Annotated[
         bool, typer.Option("--version", callback=version.show, is_eager=True, help="Print versions and end.")
     ] = False,
 ) -> None:
-    """Streams every committed change out of many PostgreSQL databases and recreates it exactly."""
+    """Streams every committed change out of many PostgreSQL databases and recreates it exactly.
+
+    Example: catchment init, then catchment check, then catchment run
+    """
 
 
-app.command()(run.run)
+app.command(rich_help_panel=BEGIN)(demo.demo)
+app.command(rich_help_panel=BEGIN)(init.init)
+app.add_typer(source.app, name="source", rich_help_panel=BEGIN)
+app.command(rich_help_panel=BEGIN)(check.check)
+app.command(rich_help_panel=RUN)(run.run)
 app.command(hidden=True)(run.work)
-app.command()(status.status)
-app.command()(check.check)
-app.command()(backfill.backfill)
-app.command()(demo.demo)
-app.add_typer(source.app, name="source")
-app.add_typer(log.app, name="log")
+app.command(rich_help_panel=RUN)(status.status)
+app.command(rich_help_panel=RUN)(backfill.backfill)
+app.add_typer(log.app, name="log", rich_help_panel=LOOK)
 
 if __name__ == "__main__":
     app()

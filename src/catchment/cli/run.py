@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Annotated
 
 import typer
@@ -28,26 +28,38 @@ def run(
 ) -> None:
     """Collect every change and deliver it to all targets.
 
+    Goes on until Ctrl-C or SIGTERM, which lose nothing, and neither does kill -9: the next run goes on where this one
+    ended. With --until-caught-up it ends by itself, with status 1 when something is stopped.
+
     Example: catchment run --only orders --until-caught-up
     """
     settings = load(config)
     names = [settings.one(name).name for name in dict.fromkeys(only or [source.name for source in settings.source])]
     log_to_stderr()
-    with StateLock(settings.hub.state), closing(SqliteHub(settings.hub.database)) as hub:
+    with ExitStack() as running:
+        running.enter_context(StateLock(settings.hub.state))
+        hub = running.enter_context(closing(SqliteHub(settings.hub.database)))
         command = [sys.executable, "-m", "catchment.cli.main", "work", "--config", str(config.resolve())]
         command += ["--until-caught-up"] if until_caught_up else []
         commands = {
             worker: [*command, "--name", worker, *share] for worker, share in shares(names, os.cpu_count() or 1).items()
         }
+        supervisor = Supervisor(commands, hub)
+        if settings.metrics is not None:
+            from catchment.api.observer import Observer
+            from catchment.api.server import serving
+
+            observer = Observer(hub, supervisor, names, target_names(settings))
+            running.enter_context(serving(settings.metrics.address, observer))
         typer.echo(
             f"collecting from {', '.join(names)}; delivering to {', '.join(target_names(settings))}; "
             f"state in {settings.hub.state}"
+            + (f"; metrics on http://{settings.metrics.listen}/metrics" if settings.metrics else "")
         )
-        if Supervisor(commands, hub).run(until_caught_up) != 0:
+        if supervisor.run(until_caught_up) != 0:
             for status in hub.statuses():
                 if status.remedy is not None:
-                    of_target = f"target {status.target}, " if status.target else ""
-                    typer.echo(f"{status.state}: {of_target}{status.remedy}", err=True)
+                    typer.echo(f"{status.state}: {status.remedy}", err=True)
             raise typer.Exit(FAILED)
 
 

@@ -22,9 +22,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")] = False,
 ) -> None:
-    """Show where every source and target stands.
+    """Show where every source and target stands, and what is stopped and why.
 
-    Below the tables: what is wrong with those that do not go on, and what to do about it.
+    LAG is how much WAL is missing, BEHIND how old the last transaction is that is there, WAL KEPT what the source's
+    server keeps for its slot. Below the tables: backfills under way, and for everything that does not go on what to do
+    about it. A narrow terminal leaves columns out; --json has them all.
 
     Example: catchment status --watch
     """
@@ -42,8 +44,9 @@ def status(
 def gather(settings: Settings) -> Summary:
     """All that is known of the hub with these settings, whether it runs or not. Raises HubError."""
     sources = [source.name for source in settings.source]
+    running = held(settings.hub.state)  # first: it says who may look at the directory
     if not settings.hub.database.exists():
-        return summarise(sources, target_names(settings), (), False, datetime.now(UTC))
+        return summarise(sources, target_names(settings), (), running, datetime.now(UTC))
     with closing(SqliteHub(settings.hub.database)) as hub:
         statuses = hub.statuses()
-    return summarise(sources, target_names(settings), statuses, held(settings.hub.state), datetime.now(UTC))
+    return summarise(sources, target_names(settings), statuses, running, datetime.now(UTC))

@@ -17,7 +17,7 @@ def show(wanted: bool) -> None:
 
     libpq = pq.version()
     typer.echo(f"catchment {installed('catchment')}")
-    typer.echo(f"Python {platform.python_version()}")
+    typer.echo(f"Python {platform.python_version()} ({platform.python_implementation()}, {platform.platform()})")
     typer.echo(f"pyarrow {installed('pyarrow')}")
     typer.echo(f"psycopg {installed('psycopg')} ({pq.__impl__}, libpq {libpq // 10000}.{libpq % 10000})")
     typer.echo(f"SQLite {sqlite3.sqlite_version}")

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+DROPPED = "dropped"
+"""The state of a source that was removed while the hub runs: it says nothing more of itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -14,7 +17,8 @@ class Status:
 
     ``remedy``: the whole sentence of what is wrong and what to do; null when nothing is. ``beat``: when the loop last
     gave a sign of life; null while it waits for a server inside one long statement, which TCP keepalive watches.
-    ``detail``: whatever JSON can hold; never a row's values. Times are aware.
+    ``detail``: whatever JSON can hold; never a row's values. ``reported_at``: when the hub was told, filled in by it.
+    Times are aware.
     """
 
     source: str
@@ -24,14 +28,15 @@ class Status:
     remedy: str | None
     beat: datetime | None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    reported_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What somebody asked a running hub to do. It is never deleted: all of them are the audit trail.
 
-    ``by``: who asked. ``worker``: who has taken it; null while nobody has. ``outcome``: one sentence; null until it is
-    finished. Times are aware.
+    ``by``: who asked. ``worker``: who has taken it; null while nobody has. ``claimed_at``: when somebody first did.
+    ``outcome``: one sentence; null until it is finished. Times are aware.
     """
 
     id: int
@@ -41,6 +46,7 @@ class Request:
     by: str
     asked_at: datetime
     worker: str | None = None
+    claimed_at: datetime | None = None
     finished_at: datetime | None = None
     outcome: str | None = None
 
@@ -73,6 +79,13 @@ class Hub(Protocol):
 
     def release(self, source: str) -> None:
         """Let what was claimed for this source and not finished be claimed again: whoever had it has forgotten it."""
+        ...
+
+    def withdraw(self, request: int, outcome: str) -> bool:
+        """Record that it is no longer wanted: true if nobody had ever claimed it, who will not any more. Durable then.
+
+        False when it is under way, or finished: nothing is recorded.
+        """
         ...
 
     def finish(self, request: int, outcome: str) -> None:

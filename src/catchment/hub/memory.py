@@ -22,7 +22,10 @@ class MemoryHub:
         self._requests: dict[int, Request] = {}
 
     def report(self, worker: str, statuses: Sequence[Status]) -> None:
-        copies = tuple(replace(status, worker=worker, detail=_plain(status.detail)) for status in statuses)
+        now = datetime.now(UTC)
+        copies = tuple(
+            replace(status, worker=worker, detail=_plain(status.detail), reported_at=now) for status in statuses
+        )
         with self._lock:
             self._statuses[worker] = copies
 
@@ -46,7 +49,8 @@ class MemoryHub:
             for number, request in self._requests.items():
                 free = request.worker is None and request.finished_at is None
                 if free and request.source in sources and request.kind in kinds:
-                    self._requests[number] = replace(request, worker=worker)
+                    first = request.claimed_at or datetime.now(UTC)
+                    self._requests[number] = replace(request, worker=worker, claimed_at=first)
                     return self._requests[number]
         return None
 
@@ -55,6 +59,14 @@ class MemoryHub:
             for number, request in self._requests.items():
                 if request.source == source and request.finished_at is None:
                     self._requests[number] = replace(request, worker=None)
+
+    def withdraw(self, request: int, outcome: str) -> bool:
+        with self._lock:
+            found = self._find(request)
+            if found.claimed_at is not None or found.finished_at is not None:
+                return False
+            self._requests[request] = replace(found, finished_at=datetime.now(UTC), outcome=outcome)
+            return True
 
     def finish(self, request: int, outcome: str) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,23 +16,31 @@ from typing import Any
 from catchment.hub.base import Request, Status
 from catchment.model.errors import HubError
 
-FORMAT = 1
-"""The file's ``user_version``: raised with every change of the tables."""
-
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
 
-_TABLES = (
-    """CREATE TABLE status (
-        worker TEXT NOT NULL, source TEXT NOT NULL, target TEXT, state TEXT NOT NULL, remedy TEXT, beat TEXT,
-        detail TEXT NOT NULL)""",
-    "CREATE INDEX status_worker ON status (worker)",
-    """CREATE TABLE request (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, source TEXT NOT NULL, arguments TEXT NOT NULL,
-        "by" TEXT NOT NULL, asked_at TEXT NOT NULL, worker TEXT, finished_at TEXT, outcome TEXT)""",
-    "CREATE INDEX request_open ON request (id) WHERE finished_at IS NULL",
+_FORMATS = (
+    (
+        """CREATE TABLE status (
+            worker TEXT NOT NULL, source TEXT NOT NULL, target TEXT, state TEXT NOT NULL, remedy TEXT, beat TEXT,
+            detail TEXT NOT NULL)""",
+        "CREATE INDEX status_worker ON status (worker)",
+        """CREATE TABLE request (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, source TEXT NOT NULL, arguments TEXT NOT NULL,
+            "by" TEXT NOT NULL, asked_at TEXT NOT NULL, worker TEXT, finished_at TEXT, outcome TEXT)""",
+        "CREATE INDEX request_open ON request (id) WHERE finished_at IS NULL",
+    ),
+    (
+        "ALTER TABLE status ADD COLUMN reported_at TEXT",
+        "ALTER TABLE request ADD COLUMN claimed_at TEXT",
+        "UPDATE request SET claimed_at = asked_at WHERE worker IS NOT NULL",
+    ),
 )
-_STATUS = "source, target, worker, state, remedy, beat, detail"
-_REQUEST = 'id, kind, source, arguments, "by", asked_at, worker, finished_at, outcome'
+FORMAT = len(_FORMATS)
+"""The file's ``user_version``. What leads to each format from the one before is above, and never changes."""
+
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+_STATUS = "source, target, worker, state, remedy, beat, detail, reported_at"
+_REQUEST = 'id, kind, source, arguments, "by", asked_at, worker, claimed_at, finished_at, outcome'
 
 
 class SqliteHub:
@@ -48,6 +57,7 @@ class SqliteHub:
             self._close = opened.pop_all().close
 
     def report(self, worker: str, statuses: Sequence[Status]) -> None:
+        now = _now()
         rows = [
             (
                 status.source,
@@ -57,19 +67,20 @@ class SqliteHub:
                 status.remedy,
                 status.beat and status.beat.isoformat(),
                 json.dumps(status.detail, allow_nan=False),
+                now,
             )
             for status in statuses
         ]
         with self._translated(), self._passing.transaction() as connection:
             connection.execute("DELETE FROM status WHERE worker = ?", (worker,))
-            connection.executemany(f"INSERT INTO status ({_STATUS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany(f"INSERT INTO status ({_STATUS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def statuses(self) -> Sequence[Status]:
         with self._translated():
             rows = self._passing.rows(f"SELECT {_STATUS} FROM status ORDER BY source, target, worker")
         return [
-            Status(source, target, worker, state, remedy, _time(beat), json.loads(detail))
-            for source, target, worker, state, remedy, beat, detail in rows
+            Status(source, target, worker, state, remedy, _time(beat), json.loads(detail), _time(reported_at))
+            for source, target, worker, state, remedy, beat, detail, reported_at in rows
         ]
 
     def forget_worker(self, worker: str) -> None:
@@ -90,15 +101,29 @@ class SqliteHub:
         )
         with self._translated():
             # Looking takes no lock, since it is done often; whoever is first to write has it.
+            take = (
+                "UPDATE request SET worker = ?, claimed_at = coalesce(claimed_at, ?)"
+                " WHERE id = ? AND worker IS NULL AND finished_at IS NULL"
+            )
             while free := self._lasting.rows(oldest, (*sources, *kinds)):
                 ((number,),) = free
-                if self._change("UPDATE request SET worker = ? WHERE id = ? AND worker IS NULL", worker, number):
+                if self._change(take, worker, _now(), number):
                     return self.find(number)
         return None
 
     def release(self, source: str) -> None:
         with self._translated():
             self._change("UPDATE request SET worker = NULL WHERE source = ? AND finished_at IS NULL", source)
+
+    def withdraw(self, request: int, outcome: str) -> bool:
+        unclaimed = "id = ? AND claimed_at IS NULL AND finished_at IS NULL"
+        with self._translated():
+            withdrawn = self._change(
+                f"UPDATE request SET finished_at = ?, outcome = ? WHERE {unclaimed}", _now(), outcome, request
+            )
+        if not withdrawn:
+            self.find(request)
+        return bool(withdrawn)
 
     def finish(self, request: int, outcome: str) -> None:
         with self._translated():
@@ -111,7 +136,7 @@ class SqliteHub:
     def find(self, request: int) -> Request:
         with self._translated():
             rows = self._lasting.rows(f"SELECT {_REQUEST} FROM request WHERE id = ?", (request,))
-        for number, kind, source, arguments, by, asked_at, worker, finished_at, outcome in rows:
+        for number, kind, source, arguments, by, asked_at, worker, claimed_at, finished_at, outcome in rows:
             return Request(
                 number,
                 kind,
@@ -120,6 +145,7 @@ class SqliteHub:
                 by,
                 datetime.fromisoformat(asked_at),
                 worker,
+                _time(claimed_at),
                 _time(finished_at),
                 outcome,
             )
@@ -139,9 +165,12 @@ class SqliteHub:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
+            damaged = getattr(error, "sqlite_errorcode", None) in _DAMAGED
             raise HubError(
                 f"cannot use {self._path}: {reason}",
-                remedy="see that its disk has space and that it belongs to the user who runs the hub",
+                remedy="stop the hub and move the file away: neither logs nor targets need it, requests are lost"
+                if damaged
+                else "see that its disk has space and that it belongs to the user who runs the hub",
             ) from error
 
 
@@ -149,6 +178,7 @@ class _Connection:
     """One connection, used by one thread at a time."""
 
     def __init__(self, path: Path, synchronous: str) -> None:
+        self._path = path
         self._lock = Lock()
         self._sqlite = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         self._use_write_ahead_log()
@@ -174,11 +204,11 @@ class _Connection:
             ((version,),) = connection.execute("PRAGMA user_version")
             if version > FORMAT:
                 raise HubError(
-                    f"the hub's state has format {version}, this Catchment knows {FORMAT}",
-                    remedy="use the newer Catchment that made it",
+                    f"{self._path} has format {version}, this Catchment knows {FORMAT}",
+                    remedy="use the newer Catchment that made it, or give this one another [hub] state",
                 )
             if version < FORMAT:
-                for statement in _TABLES:
+                for statement in chain(*_FORMATS[version:]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from catchment.hub.base import Status
+from catchment.hub.base import DROPPED, Status
 from catchment.model.lsn import Lsn
 
 NOT_RUNNING = "not running"
+STARTING = "starting"
+SILENT = "silent"
+"""States that no loop says of itself: nobody runs it; nobody has said anything yet; nothing more was heard of it."""
+
+_SILENCE = timedelta(seconds=15)  # workers report four times a second
+_LASTING = {"position", "frontier", "tables"}
 
 Summary = dict[str, Any]
 
@@ -21,32 +28,37 @@ def summarise(
 
     ``position`` and ``frontier`` are WAL positions as PostgreSQL prints them. ``lag_bytes`` is the source's WAL
     position minus them, ``lag_seconds`` the age of the last transaction there, 0 when nothing is missing; null when
-    unknown. Without a running hub, ``running`` false, all that is known is how far each of them had got.
+    unknown. Without a running hub, ``running`` false, all that is known is how far each of them had got. The same holds
+    for a loop that is silent; ``stale_since`` says when it was last heard of, and is null for all others.
+    ``lag_history``: ``lag_seconds`` every 5 s, of the last ten minutes at most, the newest last.
     """
-    last = {(status.source, status.target): status for status in statuses}
+    last = {(status.source, status.target): _heard(status, now) if running else status for status in statuses}
+    unheard = STARTING if running and not statuses else NOT_RUNNING
 
     def target(name: str, source: str) -> Summary:
         collector, deliverer = last.get((source, None)), last.get((source, name))
+        dropped = running and collector is not None and collector.state == DROPPED
         entry = {
             "name": name,
             "source": source,
-            **_standing(deliverer, running),
+            **_standing(deliverer, running, DROPPED if dropped else unheard),
             "frontier": _said(deliverer, "frontier"),
         }
-        return entry | _lag(collector, deliverer, "frontier", running, now)
+        return entry | _behind(collector, deliverer, running, now)
 
     return {
-        "sources": [_source(name, last.get((name, None)), running, now) for name in sources],
+        "running": running,
+        "sources": [_source(name, last.get((name, None)), running, unheard, now) for name in sources],
         "targets": [target(name, source) for source in sources for name in targets],
     }
 
 
-def _source(name: str, collector: Status | None, running: bool, now: datetime) -> Summary:
-    entry = {"name": name, **_standing(collector, running), "position": _said(collector, "position")}
-    entry |= _lag(collector, collector, "position", running, now)
+def _source(name: str, collector: Status | None, running: bool, unheard: str, now: datetime) -> Summary:
+    entry = {"name": name, **_standing(collector, running, unheard), "position": _said(collector, "position")}
+    entry |= _behind(collector, collector, running, now)
     tables = _said(collector, "tables") or []
-    if not running:
-        tables = [{"name": table["name"], "state": NOT_RUNNING, "remedy": None} for table in tables]
+    if entry["state"] in (NOT_RUNNING, SILENT):
+        tables = [{"name": table["name"], "state": entry["state"], "remedy": None} for table in tables]
     return entry | {
         "slot": _said(collector, "slot") if running else None,
         "rows_per_second": _said(collector, "rows_per_second") if running else None,
@@ -55,30 +67,58 @@ def _source(name: str, collector: Status | None, running: bool, now: datetime) -
     }
 
 
-def _standing(status: Status | None, running: bool) -> Summary:
+def _heard(status: Status, now: datetime) -> Status:
+    """As it was reported; of one that is silent only what lasts."""
+    since = _silent_since(status, now)
+    if since is None:
+        return status
+    when = f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if since == status.reported_at:
+        what = f"nothing was reported by {status.worker} since {when}"
+        remedy = "see what `catchment run` prints: the disk with [hub] state may be full, or the process hangs"
+    else:
+        of_target = f"target {status.target}, " if status.target else ""
+        what = f"{of_target}source {status.source}: its loop has given no sign of life since {when}"
+        remedy = "after a minute the hub starts it again"
+    lasting = {name: value for name, value in status.detail.items() if name in _LASTING}
+    lasting["stale_since"] = since.astimezone(UTC).isoformat()
+    return replace(status, state=SILENT, remedy=f"{what}; {remedy}", detail=lasting)
+
+
+def _silent_since(status: Status, now: datetime) -> datetime | None:
+    """When the worker, or else the loop within it, was last heard of, if that is long ago."""
+    times = (status.reported_at, status.beat)
+    return next((time for time in times if time is not None and now - time > _SILENCE), None)
+
+
+def _standing(status: Status | None, running: bool, unheard: str) -> Summary:
     if status is None or not running:
-        return {"state": NOT_RUNNING, "remedy": None}
-    return {"state": status.state, "remedy": status.remedy}
+        return {"state": unheard, "remedy": None, "stale_since": None}
+    return {"state": status.state, "remedy": status.remedy, "stale_since": _said(status, "stale_since")}
 
 
 def _said(status: Status | None, name: str) -> Any:
     return None if status is None else status.detail.get(name)
 
 
-def _lag(collector: Status | None, loop: Status | None, place: str, running: bool, now: datetime) -> Summary:
-    """How far a loop's ``place`` is behind what the collector last saw of the source."""
-    wal, reached = _said(collector, "wal_position"), _said(loop, place)
-    if not running or wal is None or reached is None:
+def _behind(collector: Status | None, loop: Status | None, running: bool, now: datetime) -> Summary:
+    if not running:
+        return {"lag_bytes": None, "lag_seconds": None, "lag_history": []}
+    return {**lag(collector, loop, now), "lag_history": _said(loop, "lag_history") or []}
+
+
+def lag(collector: Status | None, loop: Status | None, now: datetime) -> Summary:
+    """``lag_bytes`` and ``lag_seconds``: how far a loop is behind what the collector last saw of the source."""
+    # A target that has all that came is as far as the stream is, also where nothing of interest came.
+    has_all_that_came = _said(loop, "offset") == _said(collector, "offset") is not None
+    reached, at = ("passed", "passed_at") if has_all_that_came else ("frontier", "committed_at")
+    teller = collector if has_all_that_came else loop
+    wal, place = _said(collector, "wal_position"), _said(teller, reached)
+    if wal is None or place is None:
         return {"lag_bytes": None, "lag_seconds": None}
-    missing = max(0, Lsn.parse(wal) - Lsn.parse(reached))
-    return {"lag_bytes": missing, "lag_seconds": _age(collector, loop, missing, now)}
-
-
-def _age(collector: Status | None, loop: Status | None, missing: int, now: datetime) -> float | None:
-    has_all_that_came = loop is not collector and _said(loop, "offset") == _said(collector, "offset") is not None
-    if missing == 0 or has_all_that_came:
-        return 0.0
-    committed_at = _said(loop, "committed_at")
-    if committed_at is None:
-        return None
-    return round(max(0.0, (now.astimezone(UTC) - datetime.fromisoformat(committed_at)).total_seconds()), 3)
+    missing = max(0, Lsn.parse(wal) - Lsn.parse(place))
+    if missing == 0 or (has_all_that_came and loop is not collector):
+        return {"lag_bytes": missing, "lag_seconds": 0.0}
+    since = _said(teller, at)
+    age = None if since is None else (now.astimezone(UTC) - datetime.fromisoformat(since)).total_seconds()
+    return {"lag_bytes": missing, "lag_seconds": None if age is None else round(max(0.0, age), 3)}

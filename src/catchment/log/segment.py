@@ -23,7 +23,7 @@ from catchment.log.base import State, Tail
 from catchment.log.continuity import EPOCH
 from catchment.log.translation import damaged
 from catchment.model.batch import Batch
-from catchment.model.errors import LogCorrupt
+from catchment.model.errors import LogCorrupt, LogError
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
 
@@ -78,6 +78,12 @@ def segments(directory: Path) -> list[Segment]:
         names = os.listdir(directory)  # noqa: PTH208 (no Path for each: this is asked a hundred times a second)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise LogError(
+            f"cannot read {directory}: {error.strerror}",
+            source=directory.name,
+            remedy="run this command as the user who runs the hub; [hub] state has to be a directory of its own",
+        ) from error
     firsts = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
     return [Segment(segment_path(directory, first), first, first != firsts[-1]) for first in firsts]
 
