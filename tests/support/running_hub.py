@@ -17,6 +17,9 @@ import psycopg
 from feed_replay import replay
 from psycopg import sql
 
+from catchment.cli.status import gather
+from catchment.config import load
+
 COMMAND = [sys.executable, "-m", "catchment.cli.main"]
 PATIENCE = 180.0  # seconds; only so that a test that hangs ends
 
@@ -26,7 +29,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"it did not come to pass: {what}"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 class RunningHub:
@@ -106,8 +109,8 @@ class RunningHub:
         self.command("run", "--until-caught-up")
 
     def status(self) -> dict[str, Any]:
-        """What `catchment status --json` prints."""
-        return dict(json.loads(self.command("status", "--json").stdout))
+        """What `catchment status --json` prints, without a process of its own each time."""
+        return gather(load(self.config))
 
     def source_status(self, name: str) -> dict[str, Any]:
         """The status of one source."""

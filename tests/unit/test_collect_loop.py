@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pgoutput_messages import begin, commit, insert, logical_message, relation, truncate
@@ -18,6 +19,7 @@ from catchment.pipeline import cut
 from catchment.pipeline.collect import IDLE_BYTES, collect
 from catchment.pipeline.cut import Cutter
 from catchment.pipeline.shapes import Shapes
+from catchment.pipeline.spool import Spool
 from catchment.pipeline.status import Stopping
 from catchment.pipeline.streamed import Streamed
 from catchment.postgres.catalog import PublishedTable
@@ -82,7 +84,7 @@ class Source:
                 writer.append(batch, state)
                 return writer.tail.frontier.lsn
 
-            collect(stream, cutter, append_to_log, self.work, stopping)
+            collect(stream, Spool(Path("nowhere")), cutter, append_to_log, self.work, stopping)
         finally:
             writer.close()
         return stream

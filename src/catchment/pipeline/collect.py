@@ -11,6 +11,7 @@ from catchment.log.base import State
 from catchment.model.batch import Batch
 from catchment.model.lsn import Lsn
 from catchment.pipeline.cut import Cutter
+from catchment.pipeline.spool import Spool
 from catchment.pipeline.status import Stopping
 from catchment.postgres.stream import Stream
 
@@ -42,7 +43,7 @@ class Work(Protocol):
 
 
 def collect(
-    stream: Stream, cutter: Cutter, append: Callable[[Batch, State], Lsn], work: Work, stopping: Stopping
+    stream: Stream, spool: Spool, cutter: Cutter, append: Callable[[Batch, State], Lsn], work: Work, stopping: Stopping
 ) -> None:
     """The loop. ``append`` makes a batch durable and returns how far the log now reaches: nothing else is acknowledged.
 
@@ -55,11 +56,12 @@ def collect(
         work.beat()
         awaited = work.awaited
         received = stream.receive(_ASK_SECONDS if awaited else _ROUND_SECONDS)
-        for batch, state in cutter.batches(received.messages):
-            until = append(batch, state)
-            stream.acknowledge(until)
-            if cutter.at_boundary:
-                work.between_transactions()
+        for messages in spool.whole(received.messages):
+            for batch, state in cutter.batches(messages):
+                until = append(batch, state)
+                stream.acknowledge(until)
+                if cutter.at_boundary:
+                    work.between_transactions()
         now = time.monotonic()
         if cutter.at_boundary:
             position = received.position or until

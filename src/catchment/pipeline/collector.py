@@ -16,6 +16,7 @@ from catchment.model.errors import CatchmentError, SlotBlocked, SlotLost, Source
 from catchment.model.lsn import Lsn
 from catchment.pipeline.collect import collect
 from catchment.pipeline.session import REFILL, Session, Surroundings
+from catchment.pipeline.spool import Spool
 from catchment.pipeline.state import SOURCE, Origin
 from catchment.pipeline.status import Stopping
 from catchment.postgres.catalog import published_tables, verify_publication
@@ -80,7 +81,8 @@ class Collector:
                 session = Session(self._around, writer, stream, connection, translation, origin.publication, self._goal)
             self._session = open_here.enter_context(closing(session))
             open_here.callback(self._forget_session)
-            collect(stream, session.cutter, session.append, session, self._stopping)
+            spool = open_here.enter_context(closing(Spool(self._around.held / "transactions")))
+            collect(stream, spool, session.cutter, session.append, session, self._stopping)
 
     def _wait_for_slot(self, blocked: SlotBlocked) -> None:
         self._around.status.well("starting", trouble=str(blocked))

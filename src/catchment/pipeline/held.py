@@ -20,7 +20,7 @@ class HeldRows:
         self._schema = pa.schema([pa.field(str(position), pa.string()) for position in range(columns)])
         self.rows = 0
         options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with _full_disk():
+        with full_disk("the rows of a backfill"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.unlink(missing_ok=True)
             path.touch(mode=0o600)
@@ -29,13 +29,13 @@ class HeldRows:
     def write(self, columns: Sequence[pa.Array[Any]]) -> None:
         """Hold these rows too."""
         batch = pa.RecordBatch.from_arrays(list(columns), schema=self._schema)
-        with _full_disk():
+        with full_disk("the rows of a backfill"):
             self._writer.write_batch(batch)
         self.rows += batch.num_rows
 
     def finish(self) -> None:
         """There are no more."""
-        with _full_disk():
+        with full_disk("the rows of a backfill"):
             self._writer.close()
 
     def chunks(self) -> Iterator[list[pa.Array[Any]]]:
@@ -52,8 +52,9 @@ class HeldRows:
 
 
 @contextmanager
-def _full_disk() -> Iterator[None]:
+def full_disk(what: str) -> Iterator[None]:
+    """Raise LogFull when this cannot be held."""
     try:
         yield
     except OSError as error:
-        raise LogFull(f"cannot hold the rows of a backfill ({error.strerror or type(error).__name__})") from None
+        raise LogFull(f"cannot hold {what} ({error.strerror or type(error).__name__})") from None

@@ -125,6 +125,7 @@ class Session:
         for told in batch.rows:
             if told.refill is None and (keys := created_in_part(told.table, told.data)):
                 state = {**state, **self.backfills.mend(told.table.oid, keys)}
+        self.beat()  # a large transaction is many batches
         self._writer.append(batch, state)
         self._changes += batch.changes
         self._around.status.moved(1, batch.changes)
@@ -134,7 +135,6 @@ class Session:
 
     def _append_between(self, batch: Batch, state: State) -> None:
         """Append what does not come from the stream; that may take long, and the server must hear from us meanwhile."""
-        self.beat()
         self._stream.acknowledge(self.append(batch, state))
 
     def passed(self, position: Lsn, at: datetime) -> None:

@@ -61,7 +61,9 @@ class Stream(Protocol):
 
 
 class SlotStream:
-    """Streams a publication from a slot. Raises SourceUnreachable, SourceRefused, SlotBusy."""
+    """Streams a publication from a slot, transactions too large for the server's memory while they are in progress.
+
+    Raises SourceUnreachable, SourceRefused, SlotBusy."""
 
     def __init__(self, replication: ReplicationConnection, slot: str, publication: str, start: Lsn) -> None:
         self._replication = replication
@@ -76,7 +78,7 @@ class SlotStream:
         try:
             replication.execute(
                 f'START_REPLICATION SLOT "{slot}" LOGICAL {start} '
-                f"(proto_version '1', publication_names '{quoted}', messages 'true')"
+                f"(proto_version '2', streaming 'on', publication_names '{quoted}', messages 'true')"
             )
         except SourceUnreachable as error:
             if "is active for PID" in error.what:
