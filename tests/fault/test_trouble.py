@@ -181,3 +181,16 @@ def test_a_source_without_any_transaction_is_not_late(
     committed_at = one(ods_database, "SELECT committed_at FROM catchment.frontier")
     assert isinstance(committed_at, datetime)
     assert abs((datetime.now(UTC) - committed_at).total_seconds()) < 3600
+
+
+def test_a_table_without_columns_stops_alone(
+    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    make_places(source_database)
+    execute(source_database, "CREATE TABLE nothing ()", "INSERT INTO nothing DEFAULT VALUES")
+    hub = hub_factory({"orders": source_database}, ods=ods_database)
+    stopped = hub.command("run", "--until-caught-up", expect=1)
+    assert "table public.nothing: has no column; add one, or leave it out of the publication" in stopped.stderr
+    execute(source_database, "INSERT INTO nothing DEFAULT VALUES", "INSERT INTO places VALUES (2000, 'new')")
+    hub.command("run", "--until-caught-up", expect=1)
+    assert has_rows(ods_database, "orders.places", 1001)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli import backfill, check, demo, init, log, run, source, status, version
+from catchment.cli import backfill, check, demo, init, log, run, source, status, verify, version
 from catchment.cli.entry import BEGIN, DEFAULT_CONFIG, HELP, LOOK, RUN, Commands
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command(rich_help_panel=RUN)(run.run)
 app.command(hidden=True)(run.work)
 app.command(rich_help_panel=RUN)(status.status)
 app.command(rich_help_panel=RUN)(backfill.backfill)
+app.command(rich_help_panel=LOOK)(verify.verify)
 app.add_typer(log.app, name="log", rich_help_panel=LOOK)
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catchment.changes.snapshot import Snapshot
 from catchment.changes.waiting import Keys
-from catchment.model.errors import CatchmentError, TableLocked
+from catchment.model.errors import CatchmentError, TableLocked, TableStopped
 from catchment.model.lsn import Lsn
 from catchment.pipeline.held import HeldRows
 from catchment.pipeline.state import KnownTable
@@ -102,6 +102,8 @@ class Cycle:
             published = reader.describe()
             if published is None:
                 return
+            if not published.table.columns:
+                raise TableStopped("has no column", remedy="add one, or leave it out of the publication")
             self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
             if self.piece.blocks:
                 self._read_blocks(reader, published)

@@ -167,6 +167,7 @@ class Worker:
                 hosted.start()
         status = CAUGHT_UP
         trimmed = time.monotonic()
+        trouble: str | None = None
         while not self._stopping:
             try:
                 self._report()
@@ -174,8 +175,10 @@ class Worker:
                 if time.monotonic() - trimmed >= _TRIM_SECONDS:
                     trimmed = time.monotonic()
                     self._trim()
+                trouble = None
             except CatchmentError as error:  # a full disk, for instance: the loops find out by themselves
-                logger.warning("housekeeping failed", error=str(error))
+                if trouble != (trouble := str(error)):
+                    logger.warning("housekeeping failed", error=trouble)
             if until_caught_up and all(hosted.caught_up(self._log) for hosted in self._hosted):
                 status = CAUGHT_UP_IN_TROUBLE if any(hosted.in_trouble for hosted in self._hosted) else CAUGHT_UP
                 break

@@ -157,7 +157,9 @@ class SnapshotReader:
         relation = sql.SQL("{}{}").format(
             sql.SQL("" if published.partitioned else "ONLY "), sql.Identifier(table.schema, table.name)
         )
-        types = self._key_types(published)
+        known = self._key_types(table)
+        types = [known[name] for name in table.key]
+        names = [_comparable(name, type_) for name, type_ in zip(table.key, types, strict=True)]
         for begin in range(0, len(keys[0]), _MOST_KEYS):
             arrays = [
                 sql.SQL("{}::text[]::{}[]").format(
@@ -166,17 +168,17 @@ class SnapshotReader:
                 for key, type_ in zip(keys, types, strict=True)
             ]
             condition = sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
-                sql.SQL(", ").join(map(sql.Identifier, table.key)), sql.SQL(", ").join(arrays)
+                sql.SQL(", ").join(names), sql.SQL(", ").join(arrays)
             )
             yield from self._copy(_select(published, relation, condition), len(table.columns))
 
-    def _key_types(self, published: PublishedTable) -> list[str]:
-        table = published.table
-        query = """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
-                   WHERE attrelid = %s AND attname = ANY (%s)"""
+    def _key_types(self, table: Table) -> dict[str, str]:
+        """The types that key columns are compared in: their own, or text where not every text is a value of it."""
+        query = """SELECT attname, CASE WHEN typnamespace = 'pg_catalog'::regnamespace
+                          THEN format_type(atttypid, atttypmod) ELSE 'text' END
+                   FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %s AND attname = ANY (%s)"""
         with self._translation.around(str(self._table)):
-            types: dict[str, str] = dict(self._connection.execute(query, (table.oid, list(table.key))).fetchall())
-        return [types[name] for name in table.key]
+            return dict(self._connection.execute(query, (table.oid, list(table.key))).fetchall())
 
     def _copy(self, select: sql.Composed, columns: int) -> Iterator[list[pa.Array[Any]]]:
         with self._translation.around(str(self._table)):
@@ -216,6 +218,10 @@ class SnapshotReader:
         """Release snapshot and lock."""
         self._connection.close()
         self._lock.close()
+
+
+def _comparable(name: str, type_: str) -> sql.Composed:
+    return sql.SQL("{}::text" if type_ == "text" else "{}").format(sql.Identifier(name))
 
 
 def _select(published: PublishedTable, relation: sql.Composed, condition: sql.Composed) -> sql.Composed:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from catchment.changes.digest import Buckets, Columns, Digest, Key
 from catchment.model.batch import Batch
 from catchment.model.frontier import Frontier
+from catchment.model.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +65,59 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Let go of connections and files."""
+        ...
+
+
+class ComparedRows(Protocol):
+    """The rows of one table, asked for what is needed to compare them with those of another place.
+
+    Values are the texts that PostgreSQL prints; hashes are those of ``changes/digest.py``. Ranges are
+    ``after < key <= until`` in this place's own order, null for no limit: together they hold every row, whatever order
+    the other place has.
+    """
+
+    @property
+    def order(self) -> Sequence[str | None]:
+        """What the order of each column of the key depends on; null when that cannot be said."""
+        ...
+
+    def digest(self, after: Key | None, until: Key | None) -> Digest: ...
+
+    def boundary(self, after: Key | None, until: Key | None, rows: int) -> Key | None:
+        """The key of the row that is this many rows behind ``after``; null when there are fewer."""
+        ...
+
+    def hashes(self, after: Key | None, until: Key | None) -> Columns:
+        """The columns of the key, and the row's hash, of all rows of this range."""
+        ...
+
+    def buckets(self) -> Buckets:
+        """Of all rows, each in the bucket that the hash of its key says, or of the whole row where there is no key."""
+        ...
+
+    def hashes_in(self, buckets: Sequence[int]) -> Columns:
+        """As ``hashes``, of the rows in these buckets."""
+        ...
+
+    def rows(self, keys: Columns) -> Columns:
+        """All rows with these keys; others that this place takes for equal (1.0 and 1.00) may be among them."""
+        ...
+
+
+class TargetReader(Protocol):
+    """Looks at what a target has of one source, to compare it. Raises TargetError."""
+
+    @property
+    def name(self) -> str: ...
+
+    def frontier(self) -> Frontier | None:
+        """How far the target has got by now."""
+        ...
+
+    def snapshot(self, table: Table) -> AbstractContextManager[tuple[Frontier, ComparedRows]]:
+        """For the block: how far it is, and the rows that readers see of this table then.
+
+        Raises TargetError, with the sentence of why, when they are not meant to be the source's at that place: the
+        table is stopped, is being filled, or has another shape.
+        """
         ...

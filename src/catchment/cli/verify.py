@@ -1,0 +1,87 @@
+"""``catchment verify``: are source and ODS equal?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from catchment.cli.completion import table_names
+from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, Source
+from catchment.cli.repair import repair
+from catchment.config import Settings, SourceSettings, load
+from catchment.hub.lock import held
+from catchment.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from catchment.cli.verdicts import Verdicts
+    from catchment.pipeline.verify import TableReport, Verification
+
+
+def verify(
+    name: Source,
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TABLE", help="As schema.table; all when none is named.", autocompletion=table_names),
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object, with all keys.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Read again what differs, through the log, and compare it once more.")
+    ] = False,
+) -> None:
+    """Compare a source with the ODS, row by row, at the same position, while both go on.
+
+    Prints the position at which they were shown to be equal, and the keys of rows that are not: mind who reads them. It
+    reads a little at a time and leaves the source as much time as it takes. The hub should run: without it, rows that
+    were not delivered yet cannot be verified. Ends with status 1 unless every row is equal.
+
+    Example: catchment verify orders public.customers
+    """
+    from catchment.cli.verdicts import Verdicts
+
+    settings = load(config)
+    source = settings.one(name)
+    with _verification(settings, source) as verification, Verdicts(quiet=as_json) as shown:
+        reports = list(_compared(verification, tables or (), shown))
+        if mend and (different := [report for report in reports if report.state == "different"]):
+            for report in different:
+                shown.line(f"{report.table}: {repair(settings, source.name, report)}")
+            again = {
+                report.table: report for report in _compared(verification, [each.table for each in different], shown)
+            }
+            reports = [again.get(report.table, report) for report in reports]
+    if as_json:
+        found = {"source": source.name, "target": "ods", "tables": [report.to_json() for report in reports]}
+        typer.echo(json.dumps(found))
+    else:
+        shown.summary(reports)
+    if any(report.state != "equal" for report in reports):
+        raise typer.Exit(FAILED)
+
+
+def _compared(verification: Verification, tables: Sequence[str], shown: Verdicts) -> Iterator[TableReport]:
+    for report in verification.run(verification.tables(tables), shown.progress):
+        shown.report(report)
+        yield report
+
+
+@contextmanager
+def _verification(settings: Settings, source: SourceSettings) -> Iterator[Verification]:
+    from catchment.assembly import build_log, build_source
+    from catchment.pipeline.verify import Verification
+    from catchment.postgres.reading import SourceReader
+    from catchment.targets.ods.reading import OdsReader
+
+    if settings.ods is None:
+        raise ConfigError("there is no ODS to compare with", remedy="add [ods] with a dsn")
+    place = build_source(source)
+    with (
+        closing(build_log(settings)) as log,
+        SourceReader(place) as reader,
+        OdsReader(settings.ods.dsn, source.name) as target,
+    ):
+        yield Verification(place, reader, target, log, lambda: held(settings.hub.state))
