@@ -194,3 +194,18 @@ def test_a_table_without_columns_stops_alone(
     execute(source_database, "INSERT INTO nothing DEFAULT VALUES", "INSERT INTO places VALUES (2000, 'new')")
     hub.command("run", "--until-caught-up", expect=1)
     assert has_rows(ods_database, "orders.places", 1001)
+
+
+def test_promise_5_a_table_that_stops_in_the_ods_keeps_a_run_from_being_caught_up(
+    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    make_places(source_database)
+    hub = hub_factory({"orders": source_database}, ods=ods_database)
+    hub.until_caught_up()
+    execute(ods_database, "ALTER TABLE orders.places DROP COLUMN name")
+    execute(source_database, "UPDATE places SET name = 'changed' WHERE id = 7")
+    stopped = hub.command("run", "--until-caught-up", expect=1)
+    assert 'DROP TABLE "orders"."places"; in the ODS' in stopped.stderr
+    execute(ods_database, "DROP TABLE orders.places")
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source_database)

@@ -27,7 +27,7 @@ class Deliverer:
     """Hosts the deliver loop of one source and one target.
 
     ``position``: the offset that the target has taken in, in log ``identity``; null until a place to begin is found.
-    ``whole``: the target is not known to lack anything that a refill would bring.
+    ``whole_at``: the last position at which the target was looked at and lacked nothing that a refill would bring.
     """
 
     def __init__(self, source: str, target: Target, log: Log, hub: Hub, stopping: Stopping) -> None:
@@ -36,7 +36,7 @@ class Deliverer:
         self.status = LoopStatus(source, target.name)
         self.position: int | None = None
         self.identity: UUID | None = None
-        self.whole = False
+        self.whole_at: int | None = None
         self._log = log
         self._hub = hub
         self._stopping = stopping
@@ -48,7 +48,7 @@ class Deliverer:
         Begin anew when the log has become another one, or was trimmed past this target, which fell too far behind.
         """
         while not self._stopping:
-            self.position, self.whole = None, False
+            self.position = self.whole_at = None
             with self.status.waiting():
                 begun = self._begin()
             if begun is not None:
@@ -64,14 +64,15 @@ class Deliverer:
         lacks = Lacks(self.source, self.target, self._log, self._hub)
         while not self._stopping:
             with self.status.waiting():
-                self.whole = lacks.looked_after(position)
+                whole_at = lacks.looked_after(position)
+            self.status.well("streaming", lacks.trouble, offset=position, loaded=not self._loading)
+            self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
             span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
             if span.log != identity:
                 return
             if span.last > position and is_due(span, self.target.pace):
                 self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
                 position = self.position = span.last
-            self.status.well("streaming", lacks.trouble, offset=position, loaded=not self._loading)
 
     def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> None:
         passed = Passed()

@@ -10,7 +10,7 @@ from catchment.pipeline.session import REFILL
 from catchment.pipeline.state import KnownTable
 from catchment.targets.base import Target
 
-_LOOK_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 
 
 class Lacks:
@@ -26,20 +26,27 @@ class Lacks:
         self._log = log
         self._hub = hub
         self._look_at = 0.0
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._whole_at: int | None = None
         self._request: int | None = None
         self._until = 0
 
-    def looked_after(self, position: int) -> bool:
-        """Look, if it is time; whether all that was asked for has reached the target, which has got to ``position``."""
+    def looked_after(self, position: int) -> int | None:
+        """Look, if it is time, at the target, which has got to ``position``.
+
+        Returns the last position at which nothing was found that waits for a refill; null while one is under way.
+        """
         now = time.monotonic()
         if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
+            self._look_at = now + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
             if self._request is not None and self._hub.find(self._request).outcome is not None:
                 # What it has brought is in the log up to here; looking before the target has it would ask once more.
                 self._request, self._until = None, self._log.wait(self._source, 0, 0, most_bytes=2**62).last
             if self._request is None and position >= self._until:
                 self._look()
-        return self._request is None and position >= self._until
+            self._whole_at = position if self._request is None and position >= self._until else None
+        return self._whole_at
 
     def _look(self) -> None:
         found = self._target.out_of_date(self._source)

@@ -100,7 +100,7 @@ class Hosted:
         cut_off = self.status.state == "stopped"
         goal = log.wait(self.source.name, 0, 0).last if cut_off else self.collector.settled
         delivering = [each for each in self.deliverers if each.status.state != "stopped"]
-        positions = [each.position if each.whole or cut_off else None for each in delivering]
+        positions = [each.position if cut_off else each.whole_at for each in delivering]
         return goal is not None and all(position >= goal if position is not None else cut_off for position in positions)
 
     def trim(self, log: Log, most_bytes: int) -> None:
