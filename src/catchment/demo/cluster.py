@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 from psycopg.conninfo import make_conninfo
 
 from catchment.demo.binaries import find_binaries, readable
-from catchment.demo.scratch import PID_FILE, as_server, run, scratch_directory, server_user
+from catchment.demo.scratch import as_server, run, scratch_directory, server_ended, server_user, start_server
 from catchment.model.errors import ConfigError
 
 __all__ = ["Cluster", "find_binaries"]
@@ -89,15 +89,8 @@ class Cluster:
             with main.open("a") as file:
                 file.write(include)
         with (self.home / "postgres.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self.binaries / "postgres", "-D", self.directory],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **as_server(),
-            )
-        (self.home / PID_FILE).write_text(str(self._process.pid))
+            postgres = self.binaries / "postgres"
+            self._process = start_server(self.home, postgres, "-D", self.directory, output=log, **as_server())
         self._wait_until_ready(self._process)
 
     def stop(self, mode: Literal["fast", "immediate", "smart"] = "fast") -> None:
@@ -169,7 +162,7 @@ class Cluster:
 
     def _ended(self) -> None:
         self._process = None
-        (self.home / PID_FILE).unlink(missing_ok=True)
+        server_ended(self.home)
 
 
 def _copy_template(binaries: Path, directory: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from catchment.demo.scratch import PID_FILE, scratch_directory
+from catchment.demo.scratch import scratch_directory, server_ended, start_server
 from catchment.model.errors import HubDown
 
 _GRACE_SECONDS = 30.0
@@ -18,17 +18,13 @@ class HubProcess:
     def __init__(self, config: Path, output: Path) -> None:
         self._command = [sys.executable, "-m", "catchment.cli.main", "run", "--config", str(config)]
         self._output = output
-        self._pid_file = scratch_directory() / PID_FILE
+        self._home = scratch_directory()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns at once, long before it collects anything."""
         with self._output.open("wb") as output:
-            # A session of its own: Ctrl-C is for the demo, and the hub ends before the servers do.
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        self._pid_file.write_text(str(self._process.pid))
+            self._process = start_server(self._home, *self._command, output=output)
 
     def stop(self) -> None:
         """Returns when it has ended, with its workers."""
@@ -40,7 +36,7 @@ class HubProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()  # its workers end with it
             self._process.wait()
-        self._pid_file.unlink()
+        server_ended(self._home)
 
     def must_run(self) -> None:
         """Raises HubDown, with its last words, when it has ended by itself."""

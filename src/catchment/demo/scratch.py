@@ -9,22 +9,27 @@ import tempfile
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from catchment.model.errors import ConfigError
 
-PID_FILE = "server.pid"
-"""A server in a scratch directory writes its pid into this file there, and removes it when it has ended."""
+_PID_FILE = "server.pid"
 
+# A server writes its own pid before it becomes what it shall be, and does not where the guard has moved its directory
+# away: so the guard, which moves first, knows of every server there is.
+_SERVER = 'printf %s $$ >"$0" && exec "$@"'
 _GUARD = f"""
 exec 3<&0
 (
     read -r _ <&3
-    for file in "$0"/*/{PID_FILE}; do
-        [ -f "$file" ] && kill -QUIT "$(cat "$file")" && killed=yes
+    mv "$0" "$0.ended" || exit
+    for file in "$0.ended"/*/{_PID_FILE}; do
+        [ -f "$file" ] && kill -QUIT "$(cat "$file")"
     done
-    [ -z "$killed" ] || sleep 1
-    rm -rf "$0"
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        rm -rf "$0.ended" && exit
+        sleep 1
+    done
 ) &
 """
 _numbers = count(1)
@@ -56,6 +61,23 @@ def _guarded_directory() -> Path:
     )
     os.close(guard_end)
     return directory
+
+
+def start_server(home: Path, *command: str | Path, output: IO[bytes], **how: Any) -> subprocess.Popen[bytes]:
+    """Start what ends when this interpreter does. ``home``: a scratch directory, with one server at a time."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _SERVER, home / _PID_FILE, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,  # Ctrl-C is for us
+        **how,
+    )
+
+
+def server_ended(home: Path) -> None:
+    """Its pid may be another's by now."""
+    (home / _PID_FILE).unlink(missing_ok=True)
 
 
 @cache
