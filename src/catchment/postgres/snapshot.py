@@ -20,7 +20,7 @@ from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import Translation, connect
 from catchment.wire import copytext
 
-_LOCK_TIMEOUT = "5s"
+_LOCK_TIMEOUT, _READ_TIMEOUT = "5s", "1s"
 _CHUNK_BYTES = 8 * 2**20
 _LOOK_EVERY_SECONDS = 1.0
 _MOST_KEYS = 10_000
@@ -106,12 +106,35 @@ class SnapshotReader:
             while not self._locked and (name := self._name()) is not None:
                 self._take_lock(name)
             self._connection.rollback()
-            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._begin()
             ((snapshot, position, segment_bytes),) = self._connection.execute(
                 """SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
                           pg_size_bytes(current_setting('wal_segment_size'))"""
             ).fetchall()
         return Moment(snapshot=snapshot, fence=Lsn.parse(position).before_page_header(segment_bytes))
+
+    def share(self) -> str:
+        """A name under which other readers can ``join``, until this one is closed.
+
+        https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+        """
+        with self._translation.around(str(self._table)):
+            ((shared,),) = self._connection.execute("SELECT pg_export_snapshot()").fetchall()
+        return str(shared)
+
+    def join(self, shared: str) -> None:
+        """Read in another reader's snapshot. That one's lock is why no TRUNCATE can have come between."""
+        with self._translation.around(str(self._table)):
+            if (name := self._name()) is not None:
+                self._take_lock(name)
+            self._begin()
+            self._connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(shared)))
+
+    def _begin(self) -> None:
+        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # Reading asks for the lock once more. If by then somebody waits for an exclusive one, that waits for them,
+        # they wait for the lock we have, and no deadlock is found: these are two sessions.
+        self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_READ_TIMEOUT)))
 
     def _name(self) -> tuple[str, str] | None:
         """The table's name now: it may have been renamed."""

@@ -1,0 +1,90 @@
+"""Readers of one snapshot, and what they do when somebody wants the table for himself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from places import execute, one
+
+from catchment.model.errors import TableLocked
+from catchment.postgres.catalog import PublishedTable, published_tables
+from catchment.postgres.connection import connect, of_source
+from catchment.postgres.snapshot import SnapshotReader
+
+TRANSLATION = of_source("shop")
+
+
+@pytest.fixture
+def published(source_database: str) -> PublishedTable:
+    execute(
+        source_database,
+        "CREATE TABLE items (id int PRIMARY KEY)",
+        "INSERT INTO items SELECT generate_series(1, 1000)",
+        "CREATE PUBLICATION catchment FOR TABLE items",
+    )
+    with connect(source_database, TRANSLATION) as connection:
+        (table,) = published_tables(connection, "catchment", TRANSLATION).values()
+    return table
+
+
+@contextmanager
+def emptied_by_another(dsn: str) -> Iterator[None]:
+    """Somebody waits for the lock that TRUNCATE needs, and gets it after the block."""
+
+    def empty() -> None:
+        execute(dsn, "TRUNCATE items")
+
+    thread = threading.Thread(target=empty, daemon=True)
+    thread.start()
+    while not one(dsn, "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"):
+        pass
+    yield
+    thread.join()
+
+
+def read(reader: SnapshotReader, published: PublishedTable) -> int:
+    (leaf,) = reader.leaves()
+    return sum(len(columns[0]) for columns in reader.read(published, leaf, 0, leaf.blocks))
+
+
+def test_readers_that_joined_see_what_the_first_one_sees(source_database: str, published: PublishedTable) -> None:
+    with (
+        SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as first,
+        SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as second,
+    ):
+        first.begin()
+        execute(source_database, "DELETE FROM items WHERE id > 10", "INSERT INTO items VALUES (-1)")
+        second.join(first.share())
+        assert read(second, published) == read(first, published) == 1000
+
+
+def test_promise_2_a_reader_does_not_queue_behind_who_waits_for_it(
+    source_database: str, published: PublishedTable
+) -> None:
+    with SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as reader:
+        reader.begin()
+        with emptied_by_another(source_database):
+            with pytest.raises(TableLocked):
+                read(reader, published)
+            reader.close()
+    assert one(source_database, "SELECT count(*) FROM items") == 0
+
+
+def test_promise_2_a_second_reader_does_not_either(source_database: str, published: PublishedTable) -> None:
+    with (
+        SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as first,
+        SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as second,
+    ):
+        first.begin()
+        shared = first.share()
+        with emptied_by_another(source_database):
+            with pytest.raises(TableLocked):
+                second.join(shared)
+            first.close()
+            second.close()
+    with psycopg.connect(source_database) as connection:
+        assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
