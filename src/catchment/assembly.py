@@ -22,7 +22,7 @@ LARGEST_FILE = 256 * 2**20
 
 def build_source(settings: SourceSettings) -> Source:
     """Where this source is."""
-    return Source(settings.name, settings.dsn, settings.publication, settings.slot_name)
+    return Source(settings.name, settings.dsn, settings.publication, settings.slot_name, settings.backfill_readers)
 
 
 def build_log(settings: Settings) -> SqliteLog:

@@ -134,6 +134,14 @@ class SourceSettings(Section):
         examples=['"catchment_orders"'],
     )
 
+    backfill_readers: int = Field(
+        default=2,
+        ge=1,
+        le=16,
+        description="how many read a large table of it at the same time, in one snapshot; each has two connections",
+        examples=["4"],
+    )
+
     @property
     def slot_name(self) -> str:
         """The slot as configured, else the default."""

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from catchment.changes.snapshot import Snapshot
 from catchment.changes.waiting import Keys
 from catchment.model.errors import CatchmentError, TableLocked, TableStopped
 from catchment.model.lsn import Lsn
 from catchment.pipeline.held import HeldRows
+from catchment.pipeline.ranges import Ranges
 from catchment.pipeline.state import KnownTable
 from catchment.pipeline.status import defect
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.connection import of_source
-from catchment.postgres.snapshot import Leaf, Reached, SnapshotReader
+from catchment.postgres.snapshot import Reached, SnapshotReader
 from catchment.postgres.source import Source
 
 _PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
-_BLOCKS = 1024
+
+logger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Cycle:
         self._usable = usable
         self._directory = directory
         self._cancelled = threading.Event()
+        self._holding = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"backfill {source.name} {self.table}", daemon=True)
         self._thread.start()
 
@@ -96,8 +103,7 @@ class Cycle:
             self.finished.set()
 
     def _read(self) -> None:
-        translation = of_source(self._source.name)
-        with SnapshotReader(self._source.dsn, self._source.publication, self.table, translation) as reader:
+        with self._reader() as reader:
             self._begin(reader)
             published = reader.describe()
             if published is None:
@@ -132,34 +138,45 @@ class Cycle:
             time.sleep(_LOOK_SECONDS)
 
     def _read_blocks(self, reader: SnapshotReader, published: PublishedTable) -> None:
-        """Range by range until there are no more, or the time is over."""
+        """Range by range until there are no more, or the time is over; a large piece by several readers."""
         whole = self.piece.seconds is None or not published.table.key
-        deadline = float("inf") if whole else time.monotonic() + (self.piece.seconds or 0.0)
-        for leaf, begin, blocks in self._left(reader):
-            for block in range(begin, blocks, _BLOCKS):
+        ranges = Ranges(reader.leaves(), self.piece.begin, None if whole else self.piece.seconds)
+        others = min(self._source.readers, ranges.count) - 1
+        with ThreadPoolExecutor(max(others, 1), threading.current_thread().name) as pool:
+            shared = reader.share() if others > 0 else ""
+            reading = [pool.submit(self._read_beside, shared, ranges, published) for _ in range(others)]
+            self._read_ranges(reader, ranges, published)
+        for done in reading:
+            done.result()
+        self.reached, self.another_file = ranges.reached, ranges.another_file
+
+    def _read_beside(self, shared: str, ranges: Ranges, published: PublishedTable) -> None:
+        """What one more reader does, which sees what the first one sees."""
+        with ExitStack() as stack:
+            try:
+                reader = stack.enter_context(self._reader())
+                reader.join(shared)
+            except CatchmentError as error:  # it has taken no range: the others read them all
+                logger.info("one reader less", source=self._source.name, table=str(self.table), why=str(error))
+                return
+            self._read_ranges(reader, ranges, published)
+
+    def _read_ranges(self, reader: SnapshotReader, ranges: Ranges, published: PublishedTable) -> None:
+        try:
+            for part in ranges:
                 if self._cancelled.is_set():
                     return
-                if time.monotonic() > deadline:
-                    self.reached = Reached(leaf.oid, leaf.filenode, block, blocks)
-                    return
-                for columns in reader.read(published, leaf, block, min(block + _BLOCKS, blocks)):
-                    self.held.write(columns)
-                    self.rows = self.held.rows
+                for columns in reader.read(published, part.leaf, part.begin, part.end):
+                    with self._holding:
+                        self.held.write(columns)
+                        self.rows = self.held.rows
+        except CatchmentError:
+            self._cancelled.set()  # what the others read is not wanted without this
+            raise
 
-    def _left(self, reader: SnapshotReader) -> Iterator[tuple[Leaf, int, int]]:
-        """Each leaf from which something is to be read, the first block of that, and the one behind the last.
-
-        Blocks that a leaf got after its first cycle hold rows that the stream has brought.
-        """
-        begin = self.piece.begin
-        for leaf in reader.leaves():
-            if begin is None or leaf.oid > begin.leaf:
-                yield leaf, 0, leaf.blocks
-            elif leaf.oid == begin.leaf and leaf.filenode == begin.filenode:
-                yield leaf, begin.block, begin.blocks
-            elif leaf.oid == begin.leaf:
-                self.another_file = True
-                return
+    def _reader(self) -> SnapshotReader:
+        source = self._source
+        return SnapshotReader(source.dsn, source.publication, self.table, of_source(source.name))
 
     def discard(self) -> None:
         """Stop reading and let go of what is held."""
