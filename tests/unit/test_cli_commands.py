@@ -33,7 +33,7 @@ from catchment.model.lsn import Lsn
 from catchment.model.table import Column, ReplicaIdentity, Table
 
 CANARY = "canary7391"
-NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+NOW = datetime.now(UTC)
 
 CONFIG = f"""
 [[source]]

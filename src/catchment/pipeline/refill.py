@@ -150,6 +150,11 @@ class Backfills:
         if missing := [name for name in self._targets if name not in self._births and name not in filling]:
             self.want(missing)
 
+    def remember(self) -> None:
+        """Write down what has become known of the tables: it may be long before a change comes by that carries it."""
+        if self._shapes.unsaved:
+            self._teller.note({})
+
     def begins_behind(self, target: str, offset: int) -> bool:
         """Whether a refill of all tables for this target begins, or is about to begin, behind this offset."""
         waiting = [refill for refill in (*self._queue, self._current) if refill and refill.started is None]

@@ -161,6 +161,7 @@ class Session:
             self._did_chores = now
             self._do_chores()
         self.backfills.advance()
+        self.backfills.remember()
         if self.awaited is not None and now - self._nudged >= _NUDGE_SECONDS:
             self._nudged = now
             nudge(self._connection, self._translation)

@@ -43,6 +43,11 @@ class Shapes:
         self.emptied = False
         """Whether the table being read was truncated while it was not followed."""
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are changes to be handed out."""
+        return bool(self._saved)
+
     def changes(self) -> State:
         """What has to be saved with the next batch; handed out once."""
         saved, self._saved = self._saved, {}
