@@ -68,6 +68,7 @@ def collect(
             if received.position:
                 work.passed(received.position, received.sent_at)
             due = received.reply_requested or position - until >= IDLE_BYTES or now - stated >= IDLE_SECONDS
+            awaited = work.awaited
             if position > until and (due or (awaited is not None and until < awaited)):
                 until = append(*cutter.idle(position, received.sent_at))
                 stated = now

@@ -92,33 +92,39 @@ class Cycle:
 
     def _run(self) -> None:
         try:
-            self._read()
+            with self._reader() as reader:
+                self._read(reader)
+                self._has_finished()
+                reader.release()
         except CatchmentError as error:
             error.source, error.table = error.source or self._source.name, error.table or str(self.table)
             self.error = error
         except Exception as error:  # noqa: BLE001  # what was read up to here must never pass for the whole piece
             self.error = defect(error, self._source.name)
         finally:
+            self._has_finished()
+
+    def _has_finished(self) -> None:
+        if not self.finished.is_set():
             self.finished_at = time.monotonic()
             self.finished.set()
 
-    def _read(self) -> None:
-        with self._reader() as reader:
-            self._begin(reader)
-            published = reader.describe()
-            if published is None:
-                return
-            if not published.table.columns:
-                raise TableStopped("has no column", remedy="add one, or leave it out of the publication")
-            self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
-            if self.piece.blocks:
-                self._read_blocks(reader, published)
-            if self.piece.keys:
-                for columns in reader.read_keys(published, self.piece.keys):
-                    self.held.write(columns)
-            self.held.finish()
-            if not self._cancelled.is_set():
-                self.published = published
+    def _read(self, reader: SnapshotReader) -> None:
+        self._begin(reader)
+        published = reader.describe()
+        if published is None:
+            return
+        if not published.table.columns:
+            raise TableStopped("has no column", remedy="add one, or leave it out of the publication")
+        self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
+        if self.piece.blocks:
+            self._read_blocks(reader, published)
+        if self.piece.keys:
+            for columns in reader.read_keys(published, self.piece.keys):
+                self.held.write(columns)
+        self.held.finish()
+        if not self._cancelled.is_set():
+            self.published = published
 
     def _begin(self, reader: SnapshotReader) -> None:
         """Take snapshots until one is usable."""

@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -167,20 +168,33 @@ class Backfills:
         return self._answers.get(request)
 
     def advance(self) -> None:
-        """Do the next step if it can be done now. What all targets lack comes before what one of them asks for."""
-        if self._cycle is not None:
-            if self._cycle.finished.is_set():
-                self._end(self._cycle)
-        elif self._current is not None:
-            if not self._current.tables:
-                self._finish(self._current)
-            elif time.monotonic() >= self._not_before:
-                self._begin(self._current)
-        elif (unfilled := self._unfilled()) and not any(refill.started for refill in self._queue):
-            self.want(self._targets, unfilled)
-            self._take_up(self._queue.pop())
-        elif self._queue:
-            self._take_up(self._queue.popleft())
+        """Do all that can be done now. What all targets lack comes before what one of them asks for."""
+        while (step := self._step()) is not None:
+            step()
+
+    def _step(self) -> Callable[[], None] | None:
+        """What can be done next, if anything can."""
+        cycle, current = self._cycle, self._current
+        if cycle is not None:
+            return partial(self._end, cycle) if self._has_ended(cycle) else None
+        if current is not None:
+            if not current.tables:
+                return partial(self._finish, current)
+            return partial(self._begin, current) if time.monotonic() >= self._not_before else None
+        if not any(refill.started for refill in self._queue) and (unfilled := self._unfilled()):
+            return partial(self._take_up_unfilled, unfilled)
+        return partial(self._take_up, self._queue.popleft()) if self._queue else None
+
+    def _has_ended(self, cycle: Cycle) -> bool:
+        """Whether it was read and the stream has passed its fence, or came to nothing."""
+        if not cycle.finished.is_set():
+            return False
+        came_to_nothing = self._current is None or cycle.error is not None or cycle.published is None
+        return came_to_nothing or self._writer.tail.frontier.lsn >= cycle.fence
+
+    def _take_up_unfilled(self, unfilled: Sequence[int]) -> None:
+        self.want(self._targets, unfilled)
+        self._take_up(self._queue.pop())
 
     def _take_up(self, refill: Refill) -> None:
         self._current, self._refusals = refill, []
@@ -208,7 +222,7 @@ class Backfills:
         self._cycle = Cycle(self._source, known, piece, tail, usable, self._directory)
 
     def _end(self, cycle: Cycle) -> None:
-        """Append what was read once the stream has passed its fence, or give it up."""
+        """Append what was read, or give it up."""
         refill = self._current
         if refill is None:
             self._discard()
@@ -219,7 +233,7 @@ class Backfills:
             self._shapes.retire(cycle.table.oid)
             self._current = refill.without(cycle.table.oid)
             self._discard()
-        elif self._writer.tail.frontier.lsn >= cycle.fence:
+        else:
             self.trouble = None
             self._waited = time.monotonic() - cycle.finished_at
             self._current = self._append(refill, cycle, cycle.published)

@@ -239,6 +239,13 @@ class SnapshotReader:
     def _given_up(self, what: str) -> TableLocked:
         return TableLocked(what, source=self._translation.source, table=str(self._table))
 
+    def release(self) -> None:
+        """Release snapshot and lock, and have the stream pass the fence at once, though nobody else may commit."""
+        with self._translation.around(str(self._table)):
+            self._connection.rollback()
+            self._lock.rollback()
+        nudge(self._lock, self._translation)
+
     def close(self) -> None:
         """Release snapshot and lock."""
         self._connection.close()
