@@ -1,4 +1,4 @@
-"""``python -m bench [capture] [latency]``: run these, or all; print what came out and write it as JSON."""
+"""``python -m bench [NAME …]``: run these measurements, or all; print what came out and write it as JSON."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import capture, latency
+from bench import backfill, capture, latency, memory
 from catchment.demo.binaries import find_binaries, version
 
-MEASUREMENTS = {"capture": capture.measure, "latency": latency.measure}
+MEASUREMENTS = {
+    "capture": capture.measure,
+    "latency": latency.measure,
+    "backfill": backfill.measure,
+    "memory": memory.measure,
+}
 RESULTS = Path("bench/results.json")
 
 

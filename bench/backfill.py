@@ -1,0 +1,126 @@
+"""Rows a second of a first load, into the log and into the ODS, beside ``COPY … TO STDOUT`` and ``COPY`` into a table.
+
+One table of 8 columns, read by two readers, beside one and two plain streams of the same table; then the whole of it
+from ``catchment run`` until all is in the ODS, beside ``COPY … TO STDOUT`` piped into ``COPY … FROM STDIN``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+
+from catchment.demo.cluster import Cluster
+from catchment.hub.memory import MemoryHub
+from catchment.log.sqlite import SqliteLog
+from catchment.pipeline.collector import Collector
+from catchment.pipeline.session import Surroundings
+from catchment.pipeline.status import LoopStatus, Stopping
+from catchment.postgres.source import Source
+
+ROWS = 3_000_000
+TABLE = """CREATE TABLE usual (id bigint PRIMARY KEY, customer int, kind text, amount numeric(10,2), note text,
+           at timestamptz, done bool, score float8)"""
+FILL = f"""INSERT INTO usual SELECT n, n % 1000, 'kind ' || (n % 7), n / 3.0, 'a note of some words', now(),
+           n % 2 = 0, n / 7.0 FROM generate_series(1, {ROWS}) n"""
+
+
+def measure() -> dict[str, float]:
+    """Rows a second of each, and their ratios."""
+    with tempfile.TemporaryDirectory() as directory, Cluster() as source, Cluster() as ods:
+        with psycopg.connect(source.dsn(), autocommit=True) as admin:
+            admin.execute(TABLE)
+            admin.execute(FILL)
+            admin.execute("VACUUM (FREEZE, ANALYZE) usual")
+            admin.execute("CREATE PUBLICATION catchment FOR ALL TABLES")
+            ((blocks,),) = admin.execute("SELECT pg_relation_size('usual') / 8192").fetchall()
+        with psycopg.connect(ods.dsn(), autocommit=True) as admin:
+            admin.execute(TABLE)
+        everything = ["COPY usual TO STDOUT"]
+        halves = [
+            f"COPY (SELECT * FROM usual WHERE ctid >= '({begin},0)' AND ctid < '({end},0)') TO STDOUT"
+            for begin, end in ((0, blocks // 2), (blocks // 2, blocks))
+        ]
+        one = ROWS / _seconds(lambda: _copy(source.dsn(), everything))
+        two = ROWS / _seconds(lambda: _copy(source.dsn(), halves))
+        into_log, cpu = _into_log(Path(directory) / "log", source.dsn())
+        log = ROWS / into_log
+        through = ROWS / _seconds(lambda: _copy_through(source, ods))
+        whole = ROWS / _seconds(lambda: _into_ods(Path(directory), source.dsn(), ods.dsn()))
+    return {
+        "COPY TO STDOUT, one stream, rows/s": one,
+        "COPY TO STDOUT, two streams, rows/s": two,
+        "catchment into the log, rows/s": log,
+        "ratio of one stream": log / one,
+        "rows into the log for a second of CPU": ROWS / cpu,
+        "COPY | COPY into a table with a key, rows/s": through,
+        "catchment into the ODS, rows/s": whole,
+        "ratio of COPY | COPY": whole / through,
+    }
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def _copy(dsn: str, statements: list[str]) -> None:
+    def read(statement: str) -> None:
+        with psycopg.connect(dsn) as connection:
+            pgconn = connection.pgconn
+            pgconn.exec_(statement.encode())
+            while pgconn.get_copy_data(0)[0] > 0:
+                pass
+            while pgconn.get_result() is not None:
+                pass
+
+    threads = [threading.Thread(target=read, args=(statement,)) for statement in statements]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _copy_through(source: Cluster, ods: Cluster) -> None:
+    with (
+        psycopg.connect(source.dsn()) as out,
+        psycopg.connect(ods.dsn()) as into,
+        out.cursor().copy("COPY usual TO STDOUT") as rows,
+        into.cursor().copy("COPY usual FROM STDIN") as copy,
+    ):
+        for row in rows:
+            copy.write(row)
+
+
+def _into_log(directory: Path, dsn: str) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, until the log has the whole table, connecting included."""
+    stopping = Stopping()
+    source = Source("orders", dsn, slot="into_log", readers=2)
+    with closing(SqliteLog(directory)) as log:
+        around = Surroundings(source, ("bench",), log, MemoryHub(), "bench", directory / "held", LoopStatus("orders"))
+        collector = Collector(around, stopping)
+        thread = threading.Thread(target=collector.run)
+        began, used = time.perf_counter(), time.process_time()
+        thread.start()
+        while collector.settled is None:
+            time.sleep(0.01)
+        took = time.perf_counter() - began, time.process_time() - used
+        stopping.now()
+        thread.join()
+    return took
+
+
+def _into_ods(directory: Path, source: str, ods: str) -> None:
+    """A first load by ``catchment run``, its start and end included."""
+    config = directory / "catchment.toml"
+    config.write_text(f'[[source]]\nname = "orders"\ndsn = "{source}"\n[ods]\ndsn = "{ods}"\n')
+    command = [sys.executable, "-m", "catchment.cli.main", "run", "--until-caught-up", "--config", str(config)]
+    subprocess.run(command, check=True, capture_output=True)
