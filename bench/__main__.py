@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import backfill, capture, latency, memory
+from bench import backfill, capture, idle, latency, memory
 from catchment.demo.binaries import find_binaries, version
 
 MEASUREMENTS = {
@@ -16,6 +16,7 @@ MEASUREMENTS = {
     "latency": latency.measure,
     "backfill": backfill.measure,
     "memory": memory.measure,
+    "idle": idle.measure,
 }
 RESULTS = Path("bench/results.json")
 

@@ -71,16 +71,17 @@ def measure() -> dict[str, float]:
 def memory(root: int) -> float:
     """Megabytes of this process and its descendants, what they share counted once."""
     total = 0
-    for pid in [root, *_descendants(root)]:
+    for pid in [root, *descendants(root)]:
         with suppress(OSError):  # it has just ended
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1000
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """The process ids of its children, and of theirs."""
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in map(int, (task / "children").read_text().split()):
                 yield child
-                yield from _descendants(child)
+                yield from descendants(child)
