@@ -47,11 +47,17 @@ class SourceDirectory:
             self.changes += 1
             self._changed.notify_all()
 
-    def sleep(self, seen: int, seconds: float) -> None:
-        """Until ``changes`` is no longer ``seen``; without a writer in this process, until it is time to look again."""
+    def sleep(self, seen: int, seconds: float) -> bool:
+        """Until ``changes`` is no longer ``seen``, or until it is time to look again where another process may write.
+
+        Returns whether there may be something new.
+        """
         with self._changed:
-            patience = seconds if self._written_here else min(seconds, _POLL_SECONDS)
-            self._changed.wait_for(lambda: self.changes != seen, patience)
+            alone = self._written_here
+            changed = self._changed.wait_for(
+                lambda: self.changes != seen, seconds if alone else min(seconds, _POLL_SECONDS)
+            )
+            return changed or not alone
 
     def lock(self) -> int:
         """The exclusive right to write, until ``unlock`` or the end of the process. Raises LogBusy."""

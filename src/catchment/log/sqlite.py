@@ -48,7 +48,8 @@ class SqliteLog:
             remaining = deadline - time.monotonic()
             if span.last > after or remaining <= 0:
                 return span
-            directory.sleep(seen, remaining)
+            if not directory.sleep(seen, remaining):
+                return span
 
     def read(self, source: str, after: int, through: int) -> Iterator[tuple[Frontier, Batch]]:
         directory = self._source(source)

@@ -31,6 +31,7 @@ CAUGHT_UP, CAUGHT_UP_IN_TROUBLE = 0, 3
 """How a worker ends that was to run until it is caught up."""
 
 _ROUND_SECONDS = 0.25
+_REPORT_SECONDS = 0.5
 _TRIM_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
 
@@ -167,10 +168,13 @@ class Worker:
                 hosted.start()
         status = CAUGHT_UP
         trimmed = time.monotonic()
+        reported = float("-inf")
         trouble: str | None = None
         while not self._stopping:
             try:
-                self._report()
+                if time.monotonic() - reported >= _REPORT_SECONDS:
+                    reported = time.monotonic()
+                    self._report()
                 self._answer()
                 if time.monotonic() - trimmed >= _TRIM_SECONDS:
                     trimmed = time.monotonic()
@@ -195,9 +199,9 @@ class Worker:
         self._hub.report(self._name, [said for hosted in self._hosted for said in hosted.report(self._name)])
 
     def _answer(self) -> None:
-        for hosted in self._hosted:
-            if (request := self._hub.claim(self._name, [hosted.source.name], [DROP])) is not None:
-                threading.Thread(target=self._drop, args=(hosted, request), daemon=True).start()
+        hosted = {each.source.name: each for each in self._hosted}
+        while (request := self._hub.claim(self._name, list(hosted), [DROP])) is not None:
+            threading.Thread(target=self._drop, args=(hosted[request.source], request), daemon=True).start()
 
     def _drop(self, hosted: Hosted, request: Request) -> None:
         try:
