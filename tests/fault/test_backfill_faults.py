@@ -96,26 +96,6 @@ def test_a_dropped_table_keeps_nobody_from_being_read_again(
     hub.command("backfill", "orders")
 
 
-def test_the_remedy_of_a_renamed_table_mends_it(
-    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
-) -> None:
-    make_places(source_database)
-    hub = hub_factory({"orders": source_database}, ods=ods_database)
-    hub.start()
-    eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
-    execute(source_database, "ALTER TABLE places RENAME TO sites", "INSERT INTO sites VALUES (2000, 'new')")
-    eventually(
-        lambda: "was renamed to public.sites" in (hub.source_status("orders")["remedy"] or ""), "the table to stop"
-    )
-    assert "`catchment backfill orders public.sites`" in hub.source_status("orders")["remedy"]
-    execute(ods_database, "DROP TABLE orders.places")
-    hub.command("backfill", "orders", "public.sites")
-    eventually(lambda: has_rows(ods_database, "orders.sites", 1001), "the table under its new name")
-    hub.stop()
-    hub.until_caught_up()
-    assert_ods_equals_source(ods_database, "orders", source_database)
-
-
 def test_a_request_outlives_broken_connections_and_a_locked_table_holds_up_no_stream(
     source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:

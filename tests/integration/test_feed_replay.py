@@ -29,6 +29,11 @@ def event(name: str, **fields: object) -> bytes:
     return json.dumps({"source": "orders", "event": name, **fields}).encode() + b"\n"
 
 
+def reshaped(before: str, table: str, were: dict[str, str], missing: dict[str, str | None]) -> bytes:
+    columns = [*were, *missing]
+    return event("schema_changed", table=table, columns=columns, before=before, were=were, missing=missing)
+
+
 def started(refill: str, *tables: str) -> bytes:
     return event("refill_started", refill=refill, tables=tables, targets=["feed"])
 
@@ -105,10 +110,23 @@ def test_truncated_empties_all_tables_that_it_names() -> None:
 def test_a_new_shape_adds_columns_as_null_and_drops_others() -> None:
     lines = [
         change("c", id="1", note="one"),
-        event("schema_changed", table=ACCOUNTS, columns=["id", "paid"]),
-        change("c", id="2", paid="t"),
+        reshaped(ACCOUNTS, ACCOUNTS, {"id": "id", "said": "note"}, {"paid": "f", "by": None}),
+        change("c", id="2", said="two", paid="t", by="me"),
     ]
-    assert accounts(*lines) == [{"id": "1", "paid": None}, {"id": "2", "paid": "t"}]
+    assert accounts(*lines) == [
+        {"id": "1", "said": "one", "paid": "f", "by": None},
+        {"id": "2", "said": "two", "paid": "t", "by": "me"},
+    ]
+
+
+def test_tables_swap_their_names() -> None:
+    lines = [
+        change("c", id="1", note="one"),
+        visit("c", page="a"),
+        reshaped(ACCOUNTS, VISITS, {"id": "id", "note": "note"}, {}),
+        reshaped(VISITS, ACCOUNTS, {"page": "page", "by": "by"}, {}),
+    ]
+    assert replay(lines, {}) == {ACCOUNTS: [{"page": "a", "by": None}], VISITS: [{"id": "1", "note": "one"}]}
 
 
 def test_a_refill_tells_all_rows_anew_and_changes_over_at_its_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 Row = dict[str, str | None]
 Identity = tuple[object, ...]
@@ -31,10 +32,11 @@ class Copy:
             self.found.pop(identity, None)
         return taken
 
-    def reshape(self, columns: Sequence[str]) -> None:
-        rows, self.found = self.rows(), {}
+    def reshape(self, told: Mapping[str, Any], key: Sequence[str]) -> None:
+        rows, self.key, self.found = self.rows(), key, {}
         for row in rows:
-            self.put({column: row.get(column) for column in columns})
+            kept = {column: row.get(was) for column, was in told["were"].items()}
+            self.put({**kept, **told["missing"]})
 
     def rows(self) -> list[Row]:
         return [row for rows in self.found.values() for row in rows]
@@ -49,6 +51,7 @@ def replay(lines: Iterable[bytes], keys: Mapping[str, Sequence[str]]) -> dict[st
     shadows: dict[str, Copy] = {}
     refills: dict[str, str] = {}
     before: Row | None = None
+    displaced: dict[tuple[int, str], Copy] = {}  # by a table that has got its name: it gets another one at once
 
     def copies(table: str | None) -> list[Copy]:
         return [state[table] for state in (current, shadows) if table in state]
@@ -58,8 +61,15 @@ def replay(lines: Iterable[bytes], keys: Mapping[str, Sequence[str]]) -> dict[st
         table = told.get("table")
         match told.get("event") or told["op"]:
             case "schema_changed":
-                for copy in copies(table):
-                    copy.reshape(told["columns"])
+                if (was := told.get("before")) is None:
+                    continue
+                for number, state in enumerate((current, shadows)):
+                    copy = displaced.pop((number, was), None) or state.pop(was, None)
+                    if copy is not None:
+                        copy.reshape(told, keys.get(table, ()))
+                        if table in state:
+                            displaced[number, table] = state[table]
+                        state[table] = copy
             case "truncated":
                 for copy in [copy for emptied in told["tables"] for copy in copies(emptied)]:
                     copy.found.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from catchment.pipeline.shapes import Shapes
 from catchment.pipeline.spool import Spool
 from catchment.pipeline.status import Stopping
 from catchment.pipeline.streamed import Streamed
-from catchment.postgres.catalog import PublishedTable
+from catchment.postgres.catalog import Fingerprint, PublishedTable
 from catchment.postgres.scripted import ScriptedStream
 from catchment.postgres.stream import Received
 from catchment.wire import Decoder, Relation, RelationColumn
@@ -43,7 +44,8 @@ def published(shape: Relation, filenode: int = 1) -> PublishedTable:
         for number, column in enumerate(shape.columns)
     )
     table = Table(shape.oid, shape.schema, shape.name, columns, ("id",), shape.identity, filenode)
-    return PublishedTable(table=table, relation=shape, row_filter=None, partitioned=False, estimated_rows=None)
+    fingerprint = Fingerprint(str(filenode), {str(column.number): "1" for column in columns}, "1/1")
+    return PublishedTable(table, shape, None, False, None, fingerprint)
 
 
 class Nothing:
@@ -75,7 +77,8 @@ class Source:
         writer = self.log.open_writer("orders")
         try:
             tail = writer.tail
-            shapes, streamed = Shapes("orders", tail.state, lambda: self.catalog, lambda: "1:1:"), Streamed(tail.state)
+            shapes = Shapes("orders", tail.state, lambda _: self.catalog, lambda: "1:1:")
+            streamed = Streamed(tail.state)
             cutter = Cutter("orders", tail.frontier.lsn, Decoder(tail.frontier.lsn, 0), shapes, streamed)
 
             def append_to_log(batch: Batch, state: State) -> Lsn:
@@ -98,7 +101,7 @@ class Source:
 
 
 def shapes_of(source: Source) -> Shapes:
-    return Shapes("orders", source.log.state("orders"), dict, str)
+    return Shapes("orders", source.log.state("orders"), lambda _: {}, str)
 
 
 def transaction(lsn: int, *names: str, with_relation: bool = True) -> list[bytes]:
@@ -208,7 +211,7 @@ def test_a_message_outside_transactions_is_told_once() -> None:
     assert [batch.until for batch in source.batches()] == [70]
 
 
-def test_a_column_that_was_added_is_followed_and_its_table_read_again() -> None:
+def test_a_column_that_was_added_is_followed_in_place() -> None:
     source = Source(PLACES)
     source.run(Received(transaction(50, "a")))
     wider = Relation(1, "public", "places", PLACES.identity, (*PLACES.columns, RelationColumn("more", 25, -1, False)))
@@ -217,10 +220,12 @@ def test_a_column_that_was_added_is_followed_and_its_table_read_again() -> None:
     (changed,) = [event for event in source.batches()[-1].events if isinstance(event, SchemaChanged)]
     assert [column.name for column in changed.table.columns] == ["id", "name", "more"]
     assert changed.table.version == 2
-    assert shapes_of(source).unfilled == {1}
+    assert changed.before is not None
+    assert source.names() == ["a", "b"]
+    assert shapes_of(source).known[1].followed
 
 
-def test_a_type_that_was_changed_stops_that_table_alone() -> None:
+def test_a_type_that_was_changed_leaves_that_table_alone_out_until_a_refill() -> None:
     other = Relation(2, "public", "other", PLACES.identity, PLACES.columns)
     source = Source(PLACES, other)
     source.run(Received(transaction(50, "a")))
@@ -231,10 +236,30 @@ def test_a_type_that_was_changed_stops_that_table_alone() -> None:
     messages = [begin(60), relation(changed), relation(other), insert(1, ["2", "3"]), insert(2, ["1", "x"])]
     source.run(Received([*messages, commit(60, 68)]))
     assert source.names() == ["a", "x"]
-    (stopped,) = [known for known in shapes_of(source).known.values() if known.stopped]
-    assert stopped.stopped
-    assert "source orders, table public.places: the type of its column name was changed;" in stopped.stopped
-    assert "catchment backfill orders public.places" in stopped.stopped
+    known = shapes_of(source).known
+    assert (known[1].followed, known[1].refill) == (False, True)
+    assert known[2].followed
+
+
+def test_rows_of_a_shape_that_was_given_up_too_early_bring_a_refill() -> None:
+    sites = replace(PLACES, oid=2, name="sites")
+    source = Source(PLACES, sites)
+    rows = [insert(1, ["1", "a"]), insert(2, ["1", "b"])]
+    first = [begin(50), relation(PLACES), relation(sites), *rows, commit(50, 58)]
+    swapped = replace(PLACES, name="sites"), replace(sites, name="places")
+
+    def swap(batch: Batch, state: State) -> None:
+        if batch.until == 58:
+            source.catalog = {shape.oid: published(shape) for shape in swapped}
+
+    # The other table's new name is told with the first one's; then comes a row from before it had it.
+    second = [begin(60), relation(swapped[0]), insert(1, ["2", "c"]), insert(2, ["2", "lost"]), commit(60, 68)]
+    source.run(Received(first), Received(second), append=swap)
+    told = [event.table.name for batch in source.batches() for event in batch.events if type(event) is SchemaChanged]
+    assert told == ["places", "sites", "sites", "places"]
+    assert source.names() == ["a", "b", "c"]
+    known = shapes_of(source).known
+    assert (known[2].followed, known[2].refill) == (False, True)
 
 
 def test_a_shape_that_the_catalog_does_not_have_any_more_is_left_out_until_a_refill() -> None:

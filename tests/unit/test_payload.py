@@ -76,7 +76,7 @@ def batches(draw: st.DrawFn) -> Batch:
     shapes = st.sampled_from(draw(st.lists(tables(), min_size=1, max_size=3)))
     several = st.lists(shapes, max_size=3).map(tuple)
     events: st.SearchStrategy[Event] = st.one_of(
-        st.builds(SchemaChanged, shapes),
+        st.builds(SchemaChanged, shapes, st.none() | shapes),
         st.builds(Truncated, several, places),
         st.builds(RefillStarted, texts, several, st.lists(texts, max_size=3).map(tuple)),
         st.builds(RefillFinished, texts),

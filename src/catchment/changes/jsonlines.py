@@ -125,9 +125,10 @@ def _json(value: object) -> str:
 
 def _event(event: Event) -> dict[str, object]:
     match event:
-        case SchemaChanged(table):
+        case SchemaChanged(table, before):
             columns = [column.name for column in table.columns]
-            return {"event": "schema_changed", "table": str(table), "columns": columns}
+            changed: dict[str, object] = {"event": "schema_changed", "table": str(table), "columns": columns}
+            return changed if before is None else changed | _since(before, table)
         case Truncated(tables, place):
             return {"event": "truncated", "tables": [str(table) for table in tables]} | _place(place)
         case RefillStarted(refill, tables, targets):
@@ -137,6 +138,14 @@ def _event(event: Event) -> dict[str, object]:
             return {"event": "refill_finished", "refill": refill}
         case Message(prefix, content, place):
             return {"event": "message", "prefix": prefix, "content": _content(content)} | _place(place)
+
+
+def _since(before: Table, table: Table) -> dict[str, object]:
+    """What the rows from before have to be told: where they were, and what their columns were called or lack."""
+    old = {column.number: column.name for column in before.columns}
+    was = {column.name: old[column.number] for column in table.columns if column.number in old}
+    missing = {column.name: column.missing for column in table.columns if column.number not in old}
+    return {"before": str(before), "were": was, "missing": missing}
 
 
 def _place(place: Place) -> dict[str, object]:

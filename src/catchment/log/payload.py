@@ -147,8 +147,9 @@ def _shape(text: bytes) -> tuple[Table, pa.Schema]:
 
 def _event_to_json(event: Event, shapes: dict[Table, int]) -> Json:
     match event:
-        case SchemaChanged(table):
-            return {"event": "schema_changed", "table": _position(table, shapes)}
+        case SchemaChanged(table, before):
+            was = None if before is None else _position(before, shapes)
+            return {"event": "schema_changed", "table": _position(table, shapes), "before": was}
         case Truncated(tables, place):
             return {
                 "event": "truncated",
@@ -176,7 +177,7 @@ def _event_to_json(event: Event, shapes: dict[Table, int]) -> Json:
 def _event_from_json(value: Json, tables: list[Table]) -> Event:
     match value["event"]:
         case "schema_changed":
-            return SchemaChanged(tables[value["table"]])
+            return SchemaChanged(tables[value["table"]], None if (was := value["before"]) is None else tables[was])
         case "truncated":
             return Truncated(tuple(tables[position] for position in value["tables"]), _place(value["place"]))
         case "refill_started":

@@ -50,9 +50,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class SchemaChanged:
-    """From here on the table has this shape."""
+    """From here on the table has this shape. ``before``: the one it had, whose rows stay; null for a new table.
+
+    Columns are the same where their numbers are; what rows have in a new one is its ``missing``.
+    """
 
     table: Table
+    before: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)

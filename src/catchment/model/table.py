@@ -25,7 +25,9 @@ class Column:
     """One published column. ``number`` is its ``attnum``, which survives a rename.
 
     The type is the one that stores the value: of a domain, its base type. ``type_extension`` names the extension
-    that owns the type, since its schema differs from server to server; null for all other types.
+    that owns the type, since its schema differs from server to server; null for all other types. ``missing``: what rows
+    from before the column was added have in it, as PostgreSQL prints it; null for NULL. It says nothing of a column
+    that was always there.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Column:
     typmod: int
     nullable: bool
     type_extension: str | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,9 @@ class Cutter:
             index, control = self._decoder.decode(messages, index, MOST_ROWS, MOST_BYTES)
             match control:
                 case Relation():
-                    if self._shapes.differs(control):
+                    if (step := self._shapes.meet(control)) is not None:
                         yield from self._cut()  # what came before has the shape of before
-                        self._events += self._shapes.see(control)
+                        self._events += self._shapes.take(step)
                 case Truncate():
                     if tables := self._shapes.truncated(control.oids):
                         yield from self._cut()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +101,8 @@ class Session:
             answer=around.hub.finish,
             busy=lambda: time.monotonic() - self._changed < _BUSY_SECONDS,
         )
+        self._doubt: str | None = ""  # why it is not known what the catalog shows by now
+        self._nudged_to: Lsn | None = None
         self.settled: int | None = None
         self._changes = self._changes_reported = 0
         self._changed = float("-inf")
@@ -113,9 +114,9 @@ class Session:
         # Whoever had claimed a request has forgotten it, unless it is written down by now.
         around.hub.release(self._source.name)
 
-    def _published(self) -> Published:
+    def _published(self, only: int | None = None) -> Published:
         name, translation = self._source.publication, self._translation
-        published = published_tables(self._connection, name, translation)
+        published = published_tables(self._connection, name, translation, only)
         # Asked afterwards: a publication that was not there has shared nothing, which must not retire its tables.
         verify_publication(self._connection, name, translation, self._publication)
         return published
@@ -147,8 +148,12 @@ class Session:
 
     @property
     def awaited(self) -> Lsn | None:
-        """The position that a backfill, or somebody who waits for all to be caught up, needs the log to reach."""
-        positions = [position for position in (self.backfills.awaited, self._goal) if position is not None]
+        """The position that somebody needs the log to reach.
+
+        A backfill, a change of shape that was seen, or somebody who waits for all to be caught up.
+        """
+        wanted = (self.backfills.awaited, self._shapes.awaited, self._goal)
+        positions = [position for position in wanted if position is not None]
         return min((position for position in positions if position > self._writer.tail.frontier.lsn), default=None)
 
     def between_transactions(self) -> None:
@@ -160,13 +165,22 @@ class Session:
         if now - self._did_chores >= _CHORES_SECONDS:
             self._did_chores = now
             self._do_chores()
+            self._compare()
+        elif (seen := self._shapes.awaited) is not None and seen <= self._writer.tail.frontier.lsn:
+            self._compare()
         self.backfills.advance()
         self.backfills.remember()
-        if self.awaited is not None and now - self._nudged >= _NUDGE_SECONDS:
-            self._nudged = now
+        awaited = self.awaited
+        if awaited is not None and (awaited != self._nudged_to or now - self._nudged >= _NUDGE_SECONDS):
+            self._nudged, self._nudged_to = now, awaited
             nudge(self._connection, self._translation)
         frontier = self._writer.tail.frontier
-        if not self.backfills.idle or frontier.lsn < self._goal:
+        if (
+            self._doubt is not None
+            or self._shapes.awaited is not None
+            or not self.backfills.idle
+            or frontier.lsn < self._goal
+        ):
             self.settled = None
         elif self.settled is None:
             self._report(now)  # a table that has stopped is told before this can be taken for the end
@@ -177,11 +191,10 @@ class Session:
     def _claim(self) -> None:
         """Take up what was asked for."""
         while (request := self._around.hub.claim(self._around.worker, [self._source.name], [REFILL])) is not None:
-            try:
-                published = self._published()
-            except TableLocked:
+            published = self._compare()
+            if published is None or self._shapes.awaited is not None:
                 self._around.hub.release(self._source.name)
-                return  # somebody holds a table exclusively: look again next time
+                return  # a table is locked, or is just getting another name: look again next time
             self._take(request, published)
 
     def _take(self, request: Request, published: Published) -> None:
@@ -196,7 +209,6 @@ class Session:
         if after is not None and all(self.backfills.begins_behind(target, after) for target in targets):
             self._around.hub.finish(request.id, "already under way")
             return
-        self._shapes.notice(published)
         by_name = {str(table.table): oid for oid, table in published.items()}
         if unknown := [name for name in names or () if name not in by_name]:
             sentence = f"publication {self._source.publication} of source {self._source.name} has no table {unknown[0]}"
@@ -213,15 +225,28 @@ class Session:
         self._streamed.forget_seen(Snapshot.parse(current_snapshot(self._connection, self._translation)))
         health = slot_health(self._connection, self._source.slot, self._translation)
         self._around.status.note(slot=asdict(health) if health else None)
-        with suppress(TableLocked):  # somebody holds a table exclusively: look again next time
-            self._shapes.notice(self._published())
+
+    def _compare(self) -> Published | None:
+        """Compare the tables with the catalog, and tell what the stream does not; null while a table is locked."""
+        try:
+            published = self._published()
+        except TableLocked as locked:
+            self._doubt = str(locked)
+            return None
+        self._doubt = None
+        until = wal_position(self._connection, self._translation)
+        frontier = self._writer.tail.frontier
+        if events := self._shapes.notice(published, until, frontier.lsn):
+            batch = Batch(self._source.name, frontier.lsn, frontier.lsn, 0, True, frontier.committed_at, events)
+            self._append_between(batch, self._shapes.changes())
+        return published
 
     def _report(self, now: float) -> None:
         frontier = self._writer.tail.frontier
         elapsed = now - self._reported
         self._around.status.well(
             "streaming" if self.backfills.idle else "refilling",
-            trouble=self.backfills.trouble or self._shapes.trouble(),
+            trouble=self.backfills.trouble or self._shapes.trouble() or self._doubt or None,
             position=str(frontier.lsn),
             passed=str(max(frontier.lsn, self._passed)),
             passed_at=max(frontier.committed_at, self._passed_at).isoformat(),

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from catchment.model.errors import LogCorrupt
 from catchment.model.table import ReplicaIdentity, Table
+from catchment.postgres.catalog import Fingerprint
 from catchment.postgres.snapshot import Reached
 from catchment.wire.messages import Relation, RelationColumn
 
@@ -88,15 +89,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class KnownTable:
-    """A table's shape as the stream last told it.
+    """A table's shape as the stream last told it, and the catalog's fingerprint when it was last looked at.
 
     ``followed``: its changes are in the log; where they are not, a refill will bring the table back. ``refill``: its
     rows have to be read again, for all targets; ``floor``: only once all that was open at that moment, a snapshot's
-    text, has ended. ``stopped``: the sentence that says why it is not followed.
+    text, has ended. ``stopped``: the sentence that says why its rows cannot be read.
     """
 
     table: Table
     relation: Relation
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
     followed: bool = True
     refill: bool = False
     floor: str | None = None
@@ -132,6 +134,7 @@ class KnownTable:
                     identity=ReplicaIdentity(relation["identity"]),
                     columns=tuple(RelationColumn(**column) for column in relation["columns"]),
                 ),
+                fingerprint=Fingerprint.from_json(value["fingerprint"]),
                 followed=value["followed"],
                 refill=value["refill"],
                 floor=value["floor"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -14,15 +15,18 @@ from catchment.wire.messages import Relation, RelationColumn
 
 # One statement, so that all of it is of one moment. pg_publication_tables has column lists and row filters from
 # PostgreSQL 15 on: https://www.postgresql.org/docs/current/view-pg-publication-tables.html
+#
+# A leaf was made as a partition, and has brought no rows of its own, if the row that ties it to its parent is of the
+# transaction that made the table, and a column is as the command that made the table left it: ATTACH changes them all.
 _PUBLISHED = """
 WITH RECURSIVE published AS (
-    SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.relfilenode,
+    SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.relfilenode, c.relnamespace,
         c.reltuples,
         {attnames} AS attnames, {rowfilter} AS rowfilter
     FROM pg_publication_tables p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-    WHERE p.pubname = %(publication)s
+    WHERE p.pubname = %(publication)s AND (%(only)s::oid IS NULL OR c.oid = %(only)s)
 ), attribute AS (
     SELECT a.* FROM published p JOIN pg_attribute a ON a.attrelid = p.oid
     WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -32,6 +36,56 @@ WITH RECURSIVE published AS (
     UNION ALL
     SELECT s.attrelid, s.attnum, t.typbasetype, t.typtypmod
     FROM stored s JOIN pg_type t ON t.oid = s.oid WHERE t.typtype = 'd'
+), used AS (  -- types of the database's own that values are made of
+    SELECT a.attrelid, a.atttypid AS oid FROM attribute a WHERE a.atttypid >= 16384
+    UNION
+    SELECT u.attrelid, part.oid
+    FROM used u JOIN pg_type t ON t.oid = u.oid
+    CROSS JOIN LATERAL (
+        SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
+        UNION ALL SELECT t.typelem WHERE t.typcategory = 'A'
+        UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, {multirange})
+        UNION ALL SELECT f.atttypid FROM pg_attribute f
+                  WHERE t.typtype = 'c' AND f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+    ) part
+    WHERE part.oid >= 16384
+), made AS (  -- as a partition
+    SELECT i.inhrelid AS oid
+    FROM pg_inherits i JOIN pg_attribute s ON s.attrelid = i.inhrelid AND s.attnum = -1 AND s.xmin = i.xmin
+    WHERE EXISTS (SELECT FROM pg_attribute u WHERE u.attrelid = i.inhrelid AND u.attnum > 0
+                  AND u.xmin = s.xmin AND u.cmin = s.cmin AND u.xmax = 0)
+), leaf AS (
+    SELECT p.oid AS root, c.oid, c.relfilenode,
+        (SELECT bool_and(a.relid IN (SELECT m.oid FROM made m) OR a.relid IN (
+                SELECT above.relid FROM pg_partition_ancestors(p.oid) above UNION ALL SELECT p.oid))
+         FROM pg_partition_ancestors(c.oid) a) AS made
+    FROM published p CROSS JOIN LATERAL pg_partition_tree(p.oid) t JOIN pg_class c ON c.oid = t.relid
+    WHERE p.relkind = 'p' AND c.relkind <> 'p'
+), columns AS (
+    SELECT a.attrelid, json_agg(json_build_array(
+        a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, NOT a.attnotnull,
+        tn.nspname, t.typname, s.typmod, e.extname,
+        CASE WHEN a.atthasmissing THEN array_to_string(a.attmissingval, '') END) ORDER BY a.attnum) AS told
+    FROM attribute a
+    JOIN stored s ON s.attrelid = a.attrelid AND s.attnum = a.attnum
+    JOIN pg_type t ON t.oid = s.oid AND t.typtype <> 'd'
+    JOIN pg_namespace tn ON tn.oid = t.typnamespace
+    LEFT JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.deptype = 'e'
+         AND d.refclassid = 'pg_extension'::regclass
+         AND d.objid = CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN t.typelem ELSE t.oid END
+    LEFT JOIN pg_extension e ON e.oid = d.refobjid
+    GROUP BY a.attrelid
+), types AS (
+    SELECT part.attrelid, json_object_agg(part.name, part.version) AS told FROM (
+        SELECT u.attrelid, e.oid::text AS name, e.xmin::text AS version
+        FROM used u JOIN pg_enum e ON e.enumtypid = u.oid
+        UNION ALL
+        SELECT u.attrelid, concat('composite ', t.oid),
+            string_agg(concat(f.attnum, '/', f.xmin), ' ' ORDER BY f.attnum)
+        FROM used u JOIN pg_type t ON t.oid = u.oid AND t.typtype = 'c'
+        LEFT JOIN pg_attribute f ON f.attrelid = t.typrelid AND f.attnum > 0
+        GROUP BY u.attrelid, t.oid) part
+    GROUP BY part.attrelid
 )
 SELECT p.oid::bigint, p.nspname, p.relname, p.relkind, p.relreplident, p.relfilenode::bigint, p.rowfilter,
     p.reltuples::bigint,
@@ -42,21 +96,62 @@ SELECT p.oid::bigint, p.nspname, p.relname, p.relkind, p.relreplident, p.relfile
      WHERE i.indrelid = p.oid AND x.place <= i.indnkeyatts AND i.indisvalid
        AND CASE p.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false
            ELSE i.indisprimary AND i.indimmediate END),
-    (SELECT coalesce(json_agg(json_build_array(
-            a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, NOT a.attnotnull,
-            tn.nspname, t.typname, s.typmod, e.extname) ORDER BY a.attnum), '[]')
-     FROM attribute a
-     JOIN stored s ON s.attrelid = a.attrelid AND s.attnum = a.attnum
-     JOIN pg_type t ON t.oid = s.oid AND t.typtype <> 'd'
-     JOIN pg_namespace tn ON tn.oid = t.typnamespace
-     LEFT JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.deptype = 'e'
-          AND d.refclassid = 'pg_extension'::regclass
-          AND d.objid = CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN t.typelem ELSE t.oid END
-     LEFT JOIN pg_extension e ON e.oid = d.refobjid
-     WHERE a.attrelid = p.oid)
+    coalesce(columns.told, '[]'),
+    json_build_object(
+        'filenode', p.relfilenode::text,
+        'attributes', (SELECT json_object_agg(a.attnum, a.xmin::text) FROM pg_attribute a
+                       WHERE a.attrelid = p.oid AND a.attnum > 0),
+        'entry', (SELECT string_agg(entry.text, ' ' ORDER BY entry.text) FROM (
+            SELECT concat(u.oid, '/', u.xmin) AS text FROM pg_publication u WHERE u.pubname = %(publication)s
+            UNION ALL
+            SELECT concat(r.oid, '/', r.xmin)
+            FROM pg_publication u JOIN pg_publication_rel r ON r.prpubid = u.oid
+            WHERE u.pubname = %(publication)s AND r.prrelid IN (
+                SELECT p.oid UNION ALL SELECT above.relid FROM pg_partition_ancestors(p.oid) above)
+            {schema_entries}) entry),
+        'leaves', (SELECT json_object_agg(l.oid, l.relfilenode::text) FROM leaf l WHERE l.root = p.oid),
+        'made', (SELECT json_agg(l.oid::text) FROM leaf l WHERE l.root = p.oid AND l.made),
+        'types', types.told),
+    ARRAY(SELECT DISTINCT a.attname::text FROM leaf l JOIN pg_attribute a ON a.attrelid = l.oid
+          WHERE l.root = p.oid AND a.atthasmissing)
 FROM published p
+LEFT JOIN columns ON columns.attrelid = p.oid
+LEFT JOIN types ON types.attrelid = p.oid
 ORDER BY p.nspname, p.relname
 """
+_SCHEMA_ENTRIES = """
+            UNION ALL
+            SELECT concat(s.oid, '/', s.xmin)
+            FROM pg_publication u JOIN pg_publication_namespace s ON s.pnpubid = u.oid
+            WHERE u.pubname = %(publication)s AND s.pnnspid IN (
+                SELECT p.relnamespace UNION ALL
+                SELECT c.relnamespace FROM pg_partition_ancestors(p.oid) a JOIN pg_class c ON c.oid = a.relid)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What the catalog shows of a table beside its shape, so that a change without a trace in the stream is seen.
+
+    A row's ``xmin`` is another one after every change. ``filenode``: where the rows are. ``attributes``: the ``xmin``
+    of each attribute ever added, by ``attnum``. ``entry``: how the publication came to share the table, with its
+    options, column list and row filter. ``leaves``: the filenodes of a partitioned table's partitions, by oid;
+    ``made``: those that were made as partitions, rather than attached. ``types``: what the columns' enums (each label)
+    and composites are made of.
+    https://www.postgresql.org/docs/current/catalogs.html
+    """
+
+    filenode: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    entry: str = ""
+    leaves: Mapping[str, str] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Fingerprint:
+        """Read what JSON has made of one; what is null there is empty."""
+        given = {name: part for name, part in value.items() if part is not None}
+        return cls(**{**given, "made": tuple(given.get("made", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +161,8 @@ class PublishedTable:
     ``relation`` is the Relation message that the stream would send for this shape: the catalog is believed about a
     stretch of the stream only where the two are equal. ``row_filter`` is the publication's WHERE, if any.
     ``partitioned``: a partitioned table published as itself, whose rows are in its partitions. ``estimated_rows``: the
-    planner's estimate, null before the first ANALYZE.
+    planner's estimate, null before the first ANALYZE. ``unread_defaults``: columns of a partitioned table in which old
+    rows have a default that only its partitions know.
     """
 
     table: Table
@@ -74,12 +170,17 @@ class PublishedTable:
     row_filter: str | None
     partitioned: bool
     estimated_rows: int | None
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    unread_defaults: frozenset[str] = frozenset()
 
 
 def published_tables(
-    connection: psycopg.Connection, publication: str, translation: Translation
+    connection: psycopg.Connection, publication: str, translation: Translation, only: int | None = None
 ) -> dict[int, PublishedTable]:
-    """All tables of the publication by oid; none when it does not exist. Raises the translation's errors."""
+    """All tables of the publication by oid, or ``only`` the one; none when it does not exist.
+
+    Raises the translation's errors.
+    """
     version = connection.info.server_version
     lists = version >= 150000
     query = _PUBLISHED.format(
@@ -87,9 +188,11 @@ def published_tables(
         rowfilter="p.rowfilter" if lists else "NULL::text",
         # Generated columns are published from PostgreSQL 18 on, if asked for; older servers list them all the same.
         generated="true" if version >= 180000 else "false",
+        multirange="r.rngmultitypid" if version >= 140000 else "NULL",
+        schema_entries=_SCHEMA_ENTRIES if lists else "",
     )
     with translation.around():
-        rows = connection.execute(query, {"publication": publication}).fetchall()
+        rows = connection.execute(query, {"publication": publication, "only": only}).fetchall()
     return {row[0]: _published(*row) for row in rows}
 
 
@@ -129,6 +232,8 @@ def _published(
     estimated_rows: int,
     key: list[str] | None,
     attributes: list[list[Any]],
+    fingerprint: dict[str, Any],
+    unread_defaults: list[str],
 ) -> PublishedTable:
     replica_identity = ReplicaIdentity(identity)
     in_key = {attribute[1] for attribute in attributes} if replica_identity is ReplicaIdentity.FULL else set(key or ())
@@ -141,8 +246,9 @@ def _published(
             typmod=stored_typmod,
             nullable=nullable,
             type_extension=extension,
+            missing=missing,
         )
-        for number, column, _, _, nullable, type_schema, type_name, stored_typmod, extension in attributes
+        for number, column, _, _, nullable, type_schema, type_name, stored_typmod, extension, missing in attributes
     )
     relation_columns = tuple(
         RelationColumn(name=column, type_oid=type_oid, typmod=typmod, in_key=column in in_key)
@@ -165,4 +271,6 @@ def _published(
         row_filter=row_filter,
         partitioned=kind == "p",
         estimated_rows=estimated_rows if estimated_rows >= 0 else None,
+        fingerprint=Fingerprint.from_json(fingerprint),
+        unread_defaults=frozenset(unread_defaults),
     )

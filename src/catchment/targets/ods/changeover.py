@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import psycopg
 from psycopg import sql
 
 from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
-from catchment.targets.ods import shapes
+from catchment.targets.ods import reshape, shapes
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, read_columns
@@ -26,6 +27,16 @@ SELECT l.virtualtransaction, a.pid
 FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
   AND age(a.backend_xmin) >= (SELECT age(xmin) FROM catchment.frontier WHERE source = %s)
+"""
+
+_GRANTS = """
+SELECT acl.privilege_type, CASE WHEN acl.grantee <> 0 THEN pg_get_userbyid(acl.grantee) END, acl.is_grantable,
+       granted.attname
+FROM (SELECT relacl, NULL::name FROM pg_class WHERE oid = %(table)s::regclass
+      UNION ALL
+      SELECT attacl, attname FROM pg_attribute WHERE attrelid = %(table)s::regclass AND NOT attisdropped
+     ) granted (acl, attname)
+CROSS JOIN aclexplode(granted.acl) acl
 """
 
 
@@ -53,51 +64,108 @@ def _old_snapshots(connection: psycopg.Connection, source: str) -> dict[str, int
     return dict(connection.execute(_OLD_SNAPSHOTS, (source,)).fetchall())
 
 
+def lets_tables_appear(connection: psycopg.Connection, entries: Sequence[Entry]) -> bool:
+    """Whether a shadow of theirs becomes a table, so that old snapshots have to be waited for."""
+    return any(each.shadow and (each.live is None or _is_of_other_types(connection, each)) for each in entries)
+
+
 def change_over(
     connection: psycopg.Connection, registry: Registry, source: str, dataset: str, entries: Sequence[Entry]
 ) -> None:
     """Let the shadows of one refill take the place of what readers see, in the transaction that is open.
 
-    A table that readers know keeps its identity and changes by DML only: views, grants and snapshots stay good. One
-    that cannot take its shadow's shape in this way stops alone.
+    A table that readers know keeps its identity and changes by DML only: views, grants and snapshots stay good. Where
+    a column's type has changed its shadow replaces it, with its grants and indexes. One that cannot take its shadow's
+    shape stops alone.
     """
-    for entry in entries:
+    for told in entries:
+        entry = registry.entry(told.oid)  # another one may have taken its name just now
         if entry.shadow is None:
             continue
-        connection.execute(sql.SQL("ANALYZE {}").format(entry.shadow.relation.identifier))
-        if entry.live is None:
-            live = live_relation(source, dataset, entry.shadow.shape)
-            shapes.create_schema(connection, source, live.schema)
-            _appear(connection, entry.shadow.relation, live, entry.shadow.shape)
-            registry.save(Entry(entry.oid, Stored(live, entry.shadow.shape), current=True))
-            continue
+        shadow = entry.shadow
+        connection.execute(sql.SQL("ANALYZE {}").format(shadow.relation.identifier))
         try:
-            shapes.adapt_live(connection, source, entry.live.relation, entry.live.shape, entry.shadow.shape)
-            _merge(connection, source, entry.shadow, entry.live)
-            changed = Entry(entry.oid, Stored(entry.live.relation, entry.shadow.shape), current=True)
+            entry = reshape.move(connection, registry, source, dataset, entry, shadow.shape)
+            live = _take_place(connection, registry, source, dataset, replace(entry, shadow=shadow))
+            changed = Entry(entry.oid, Stored(live, shadow.shape), current=True)
         except TableMisshapen as error:
+            shapes.drop(connection, shadow.relation)
             changed = Entry(entry.oid, entry.live, current=False, stopped=str(error))
-        shapes.drop(connection, entry.shadow.relation)
         registry.save(changed)
 
 
-def _merge(connection: psycopg.Connection, source: str, shadow: Stored, live: Stored) -> None:
+def _take_place(
+    connection: psycopg.Connection, registry: Registry, source: str, dataset: str, entry: Entry
+) -> Relation:
+    """The shadow is used up; returns what readers see."""
+    live, shadow = entry.live, entry.shadow
+    assert shadow is not None  # noqa: S101 -- the caller has looked
+    if live is None:
+        place = live_relation(source, dataset, shadow.shape)
+        shapes.create_schema(connection, source, place.schema)
+        reshape.give_way(connection, registry, source, place, entry.oid, shadow.shape)
+        _appear(connection, shadow.relation, place, shadow.shape)
+        return place
+    with reshape.altering(connection, source, live.relation, shadow.shape):
+        if _is_of_other_types(connection, entry):
+            _replace(connection, live, shadow)
+        else:
+            reshape.adapt_columns(connection, live.relation, live.shape, shadow.shape)
+            _merge(connection, shadow, live)
+            shapes.drop(connection, shadow.relation)
+    return live.relation
+
+
+def _is_of_other_types(connection: psycopg.Connection, entry: Entry) -> bool:
+    """Whether a column that readers know has another type in the shadow: what is stored of it is void."""
+    if entry.live is None or entry.shadow is None:
+        return False
+    old, new = read_columns(connection, entry.live.stamp), read_columns(connection, entry.shadow.stamp)
+    names = {column.number: column.name for column in entry.live.shape.columns}
+    return any(
+        (name := names.get(column.number)) in old and old[name].type != new[column.name].type
+        for column in entry.shadow.shape.columns
+    )
+
+
+def _replace(connection: psycopg.Connection, live: Stored, shadow: Stored) -> None:
+    """The shadow appears where the table was. Whoever has a snapshot that matters sees all of its rows.
+
+    An index that does not fit the new shape is left out: readers see the same without it.
+    """
+    grants = list(_grants(connection, live, shadow.shape))
+    query = "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass AND NOT indisprimary"
+    indexes = connection.execute(query, (live.relation.quoted,)).fetchall()
+    shapes.drop(connection, live.relation)
+    _appear(connection, shadow.relation, live.relation, shadow.shape)
+    for grant in grants:
+        connection.execute(grant)
+    for (definition,) in indexes:
+        misfit = contextlib.suppress(psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError)
+        with misfit, connection.transaction():
+            connection.execute(definition)
+
+
+def _grants(connection: psycopg.Connection, live: Stored, shape: Table) -> Iterator[sql.Composed]:
+    names = {column.number: column.name for column in live.shape.columns}
+    renamed = {names[column.number]: column.name for column in shape.columns if column.number in names}
+    for privilege, role, passed_on, column in connection.execute(_GRANTS, {"table": live.relation.quoted}).fetchall():
+        if column is None or column in renamed:
+            of = sql.SQL("" if column is None else " ({})").format(sql.Identifier(renamed.get(column, "")))
+            to = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
+            option = sql.SQL(" WITH GRANT OPTION" if passed_on else "")
+            yield sql.SQL("GRANT {}{} ON {} TO {}{}").format(
+                sql.SQL(privilege), of, live.relation.identifier, to, option
+            )
+
+
+def _merge(connection: psycopg.Connection, shadow: Stored, live: Stored) -> None:
     """Make the live rows those of the shadow by differences; rows that are the same are not touched.
 
     The same means the same bytes (``*<>`` compares them), since equal is not the same: 1.0 and 1.00, or citext.
     https://www.postgresql.org/docs/current/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
     """
     columns, live_columns = read_columns(connection, shadow.stamp), read_columns(connection, live.stamp)
-    for column in shadow.shape.columns:
-        # Only a person can have made them differ: by ALTER TABLE, or with an extension that came after the table.
-        if (found := live_columns.get(column.name)) is None or found.type != columns[column.name].type:
-            wanted = columns[column.name].type.as_string(None)
-            raise shapes.misshapen(
-                f"{live.relation.quoted} in the ODS has no column {column.name} of type {wanted}",
-                source,
-                live.relation,
-                shadow.shape,
-            )
     names = [sql.Identifier(column.name) for column in shadow.shape.columns]
     parts = {
         "all_joins": ALL_JOINS,
@@ -109,10 +177,15 @@ def _merge(connection: psycopg.Connection, source: str, shadow: Stored, live: St
         "old": sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in names),
         "assignments": sql.SQL(", ").join(sql.SQL("{} = s.{}").format(name, name) for name in names),
     }
-    if not shadow.shape.key:
+    another_key = {column.name for column in live_columns.values() if column.equals} != set(shadow.shape.key)
+    if another_key or not shadow.shape.key:
+        if another_key:
+            reshape.drop_key(connection, live.relation)
         connection.execute(
             sql.SQL("DELETE FROM {live}; INSERT INTO {live} ({names}) SELECT {names} FROM {shadow}").format(**parts)
         )
+        if another_key:
+            reshape.add_key(connection, live.relation, shadow.shape)
         return
     parts["same_key"] = sql.SQL(" AND ").join(
         sql.SQL("t.{name} {equals} s.{name}").format(name=sql.Identifier(name), equals=columns[name].equals)
@@ -140,12 +213,6 @@ def _appear(connection: psycopg.Connection, shadow: Relation, live: Relation, sh
     ]
     if shape.key:
         index = Relation(live.schema, shortened(shadow.name, "_pkey"))
-        names = (shortened(live.name, f"_pkey{number or ''}") for number in count())
-        name = sql.Identifier(next(name for name in names if not _is_taken(connection, Relation(live.schema, name))))
+        name = shapes.name_of_key(connection, live)
         statements.append(sql.SQL("ALTER INDEX {} RENAME TO {}").format(index.identifier, name))
     connection.execute(sql.SQL("; ").join(statements))
-
-
-def _is_taken(connection: psycopg.Connection, relation: Relation) -> bool:
-    """By the key of a table that somebody renamed, or of one whose long name begins alike."""
-    return connection.execute("SELECT to_regclass(%s)", (relation.quoted,)).fetchone() != (None,)

@@ -25,9 +25,9 @@ from catchment.model.errors import TableMisshapen, TargetRefused
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
-from catchment.targets.ods import shapes
+from catchment.targets.ods import reshape, shapes
 from catchment.targets.ods.apply import apply_changes
-from catchment.targets.ods.changeover import change_over, wait_for_old_snapshots
+from catchment.targets.ods.changeover import change_over, lets_tables_appear, wait_for_old_snapshots
 from catchment.targets.ods.naming import live_relation, shadow_relation
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.script import Add, Script
@@ -107,10 +107,9 @@ class Transaction:
 
     def _lets_tables_appear(self, events: Iterable[Event]) -> bool:
         return any(
-            entry.live is None and entry.shadow is not None
+            lets_tables_appear(self._connection, self._registry.refilled(event.refill))
             for event in events
             if isinstance(event, RefillFinished)
-            for entry in self._registry.refilled(event.refill)
         )
 
     def _happen(self, event: Event) -> None:
@@ -134,23 +133,18 @@ class Transaction:
                 )
 
     def _reshape(self, table: Table) -> None:
+        connection = self._connection
         entry = self._registry.entry(table.oid)
-        live, shadow, connection = entry.live, entry.shadow, self._connection
-        if live and entry.current:
-            try:
-                shapes.adapt_live(connection, self._source, live.relation, live.shape, table)
-                entry = replace(entry, live=Stored(live.relation, table))
-            except TableMisshapen as error:
-                entry = _stopped(entry, error)
-            self._registry.save(entry)
-        if shadow:
-            if shapes.differs(connection, shadow.shape, table):
-                # Such a change restarts the table's refill.
-                shapes.drop(connection, shadow.relation)
-                self._registry.save(replace(entry, shadow=None, refill=None))
-            else:
-                shapes.adapt(connection, shadow.relation, shadow.shape, table)
-                self._registry.save(replace(entry, shadow=Stored(shadow.relation, table)))
+        try:
+            entry = reshape.move(connection, self._registry, self._source, self._dataset, entry, table)
+            if entry.live and entry.current:
+                entry = replace(entry, live=reshape.follow(connection, self._source, entry.live, table))
+        except TableMisshapen as error:
+            entry = _stopped(entry, error)
+        if entry.shadow:
+            reshape.adapt(connection, entry.shadow.relation, entry.shadow.shape, table)
+            entry = replace(entry, shadow=replace(entry.shadow, shape=table))
+        self._registry.save(entry)
 
     def _empty(self, entry: Entry) -> None:
         live = entry.live if entry.current else None
@@ -164,6 +158,9 @@ class Transaction:
             shapes.drop(self._connection, entry.shadow.relation)
         if entry.live is None:
             entry = replace(entry, live=self._take_place(table), current=False)
+        elif entry.live.shape.version != table.version:
+            # Nobody told how it got this shape: changes are missing up to here.
+            entry = replace(entry, current=False)
         shadow = shadow_relation(self._source, table.oid)
         shapes.create(self._connection, shadow, table)
         self._registry.save(replace(entry, shadow=Stored(shadow, table), refill=refill))
@@ -181,7 +178,7 @@ class Transaction:
                 self._registry.save(Entry(earlier.oid))
                 return replace(earlier.live, shape=shapes.known_by_name(earlier.live.shape, table))
         shapes.create_schema(self._connection, self._source, live.schema)
-        if self._connection.execute("SELECT to_regclass(%s)", (live.quoted,)).fetchone() != (None,):
+        if shapes.exists(self._connection, live) and not self._registry.at(live):
             raise TargetRefused(
                 f"{live.quoted} is already there in the ODS and was not made by Catchment for this table",
                 source=self._source,

@@ -1,0 +1,279 @@
+"""Tables of the ODS follow the shapes of the source's tables in place.
+
+Whoever reads them has to notice nothing: what is done here rewrites no table and takes no row from any snapshot, and
+views and grants stay. https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+
+from catchment.model.errors import TableMisshapen
+from catchment.model.table import Table
+from catchment.targets.ods import shapes
+from catchment.targets.ods.columns import ods_types
+from catchment.targets.ods.naming import Relation, live_relation, shortened
+from catchment.targets.ods.registry import Entry, Registry, Stored
+
+_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = '5s'")
+_NO_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = 0")
+
+_PATIENCE = 0.5  # seconds: readers wait meanwhile; it is retried
+_POLL = 0.01
+
+_KEEPS_OTHERS_WAITING = """
+SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE l.pid = pg_backend_pid() AND l.mode = 'AccessExclusiveLock' AND l.granted
+  AND c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'catchment'
+LIMIT 1
+"""
+
+_VIEWS = """
+SELECT DISTINCT r.ev_class::regclass::text
+FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+  AND d.refobjid = %s::regclass AND r.ev_class <> d.refobjid
+ORDER BY 1
+"""
+
+
+@contextlib.contextmanager
+def altering(connection: psycopg.Connection, source: str, live: Relation, table: Table) -> Iterator[None]:
+    """Do all of it or nothing. Raises TableMisshapen for what the ODS does not allow.
+
+    Raises LockNotAvailable when readers hold the table for longer than a few seconds.
+    """
+    try:
+        with connection.transaction():
+            _lock(connection, live)
+            yield
+    except psycopg.IntegrityError:
+        raise shapes.misshapen(
+            f"rows of {live.quoted} in the ODS do not fit its new key", source, live, table
+        ) from None
+    except (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.InternalError) as error:
+        what = f"{live.quoted} in the ODS cannot follow: {error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+        views = [view for (view,) in connection.execute(_VIEWS, (live.quoted,))]
+        if not views:
+            raise shapes.misshapen(what, source, live, table) from None
+        remedy = f"in the ODS drop what depends on it ({', '.join(views)}), then `catchment backfill {source} {table}`"
+        raise TableMisshapen(what, source=source, table=str(table), remedy=f"{remedy}, and make that again") from None
+
+
+def _lock(connection: psycopg.Connection, relation: Relation) -> None:
+    """Keep readers away for the rest of the transaction. Raises LockNotAvailable after a while.
+
+    Whoever keeps readers of one table waiting must not wait in line for another: a reader of both could be the one that
+    PostgreSQL ends as the victim of a deadlock. We look whether it is free instead, and give way when it stays taken.
+    https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-DEADLOCKS
+    """
+    statement = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(relation.identifier)
+    if connection.execute(_KEEPS_OTHERS_WAITING).fetchone() is None:
+        connection.execute(sql.SQL("{}; {}; {}").format(_LOCK_TIMEOUT, statement, _NO_LOCK_TIMEOUT))
+        return
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("{} NOWAIT").format(statement))
+                return
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL)
+
+
+def follow(connection: psycopg.Connection, source: str, live: Stored, table: Table) -> Stored:
+    """What readers see takes the new shape. Raises TableMisshapen, and then it is as it was."""
+    if _asks_for_nothing(live.shape, table):
+        return replace(live, shape=table)
+    with altering(connection, source, live.relation, table):
+        file = _file(connection, live.relation)
+        adapt(connection, live.relation, live.shape, table)
+        if _file(connection, live.relation) != file:
+            # Snapshots from before would find it empty.
+            raise TableMisshapen(
+                f"the ODS would have to rewrite {live.relation.quoted} in place",
+                source=source,
+                table=str(table),
+                remedy=f"run `catchment backfill {source} {table}`",
+            )
+    return replace(live, shape=table)
+
+
+def adapt(connection: psycopg.Connection, relation: Relation, old: Table, new: Table) -> None:
+    """Columns, types and key of a relation that holds all rows as they were before the change."""
+    adapt_columns(connection, relation, old, new)
+    _adapt_types(connection, relation, old, new)
+    if _key_numbers(old) != _key_numbers(new):
+        drop_key(connection, relation)
+        add_key(connection, relation, new)
+
+
+def adapt_columns(connection: psycopg.Connection, relation: Relation, old: Table, new: Table) -> None:
+    """Rename columns and add new ones, with what old rows have in them; what the source dropped stays, not filled.
+
+    A column that stays gives its name away when a new one needs it: its old values are not the new one's.
+    """
+    numbers = _column_numbers(connection, relation)
+    old_names = {column.number: column.name for column in old.columns if column.name in numbers}
+    renamed = {
+        old_names[column.number]: column.name
+        for column in new.columns
+        if column.number in old_names and old_names[column.number] != column.name
+    }
+    added = [
+        (column, type_)
+        for column, type_ in zip(new.columns, ods_types(connection, new), strict=True)
+        if column.number not in old_names
+    ]
+    needed = {*renamed.values(), *(column.name for column, _ in added)}
+    in_the_way = {
+        name: shortened(name, f" (dropped {number})")
+        for name, number in numbers.items()
+        if name in needed and name not in renamed
+    }
+    # Names can be swapped: first all of them give way.
+    passing = {name: f"catchment {number}" for number, name in enumerate(renamed)}
+    actions = [
+        *((name, to) for name, to in in_the_way.items()),
+        *((name, to) for name, to in passing.items()),
+        *((passing[name], to) for name, to in renamed.items()),
+    ]
+    for name, to in actions:
+        _alter(connection, relation, sql.SQL("RENAME COLUMN {} TO {}").format(*map(sql.Identifier, (name, to))))
+    for column, type_ in added:
+        added_name = sql.Identifier(column.name)
+        # A constant default is not written into the rows that are there, it is kept beside them.
+        default = sql.SQL("" if column.missing is None else " DEFAULT {}").format(sql.Literal(column.missing))
+        _alter(connection, relation, sql.SQL("ADD COLUMN {} {}{}").format(added_name, sql.SQL(type_), default))
+        if column.missing is not None:
+            _alter(connection, relation, sql.SQL("ALTER COLUMN {} DROP DEFAULT").format(added_name))
+
+
+def _adapt_types(connection: psycopg.Connection, relation: Relation, old: Table, new: Table) -> None:
+    """Types that need no other bytes: the source has changed them without touching its rows."""
+    old_types, new_types = (
+        dict(zip((column.number for column in table.columns), ods_types(connection, table), strict=True))
+        for table in (old, new)
+    )
+    changed = [
+        column
+        for column in new.columns
+        if column.number in old_types and old_types[column.number] != new_types[column.number]
+    ]
+    for column in changed:
+        type_ = sql.SQL(new_types[column.number])
+        _alter(connection, relation, sql.SQL("ALTER COLUMN {} TYPE {}").format(sql.Identifier(column.name), type_))
+
+
+def drop_key(connection: psycopg.Connection, relation: Relation) -> None:
+    """Any row may come."""
+    found = connection.execute(
+        """SELECT c.conname, ARRAY(SELECT a.attname::text FROM pg_attribute a
+                                   WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey))
+           FROM pg_constraint c WHERE c.conrelid = %s::regclass AND c.contype = 'p'""",
+        (relation.quoted,),
+    ).fetchone()
+    if found is None:
+        return
+    name, columns = found
+    _alter(connection, relation, sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(name)))
+    for column in columns:
+        _alter(connection, relation, sql.SQL("ALTER COLUMN {} DROP NOT NULL").format(sql.Identifier(column)))
+
+
+def add_key(connection: psycopg.Connection, relation: Relation, table: Table) -> None:
+    """The table's key becomes the relation's, if it has one."""
+    if table.key:
+        key = sql.SQL(", ").join(map(sql.Identifier, table.key))
+        _alter(connection, relation, sql.SQL("ADD PRIMARY KEY ({})").format(key))
+
+
+def move(
+    connection: psycopg.Connection, registry: Registry, source: str, dataset: str, entry: Entry, table: Table
+) -> Entry:
+    """What readers see of the table follows its name. Raises TableMisshapen when another one's table has that name."""
+    live = entry.live
+    if live is None or live.relation == (wanted := live_relation(source, dataset, table)):
+        return entry
+    with altering(connection, source, live.relation, table):
+        give_way(connection, registry, source, wanted, entry.oid, table)
+        passing = f"catchment {entry.oid}"
+        _alter(connection, live.relation, sql.SQL("RENAME TO {}").format(sql.Identifier(passing)))
+        if wanted.schema != live.relation.schema:
+            _move_schema(connection, source, Relation(live.relation.schema, passing), wanted)
+        there = Relation(wanted.schema, passing)
+        _alter(connection, there, sql.SQL("RENAME TO {}").format(sql.Identifier(wanted.name)))
+        shape = replace(live.shape, schema=table.schema, name=table.name)
+        moved = replace(entry, live=replace(live, relation=wanted, shape=shape))
+        registry.save(moved)
+    return moved
+
+
+def _move_schema(connection: psycopg.Connection, source: str, relation: Relation, wanted: Relation) -> None:
+    """Its key's index goes with it, and must not meet one of the same name."""
+    shapes.create_schema(connection, source, wanted.schema)
+    passing = Relation(wanted.schema, f"{relation.name} key")
+    rename = sql.SQL("ALTER INDEX {} RENAME TO {}")
+    key = connection.execute(
+        """SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+           WHERE i.indrelid = %s::regclass AND i.indisprimary""",
+        (relation.quoted,),
+    ).fetchone()
+    if key is not None:
+        here = Relation(relation.schema, key[0]).identifier
+        connection.execute(rename.format(here, sql.Identifier(passing.name)))
+    _alter(connection, relation, sql.SQL("SET SCHEMA {}").format(sql.Identifier(wanted.schema)))
+    if key is not None:
+        connection.execute(rename.format(passing.identifier, shapes.name_of_key(connection, wanted)))
+
+
+def give_way(
+    connection: psycopg.Connection, registry: Registry, source: str, place: Relation, oid: int, table: Table
+) -> None:
+    """Nothing is there any more: a table of this source that has the name is to get another one, or is gone there."""
+    if not shapes.exists(connection, place):
+        return
+    others = [other for other in registry.at(place) if other.live and other.oid != oid]
+    if not others:
+        raise TableMisshapen(
+            f"{place.quoted} is already there in the ODS and was not made by Catchment for this table",
+            source=source,
+            table=str(table),
+            remedy=f"rename or drop it, then `catchment backfill {source} {table}`",
+        )
+    for other in others:
+        _lock(connection, place)
+        aside = Relation(place.schema, shortened(place.name, f" (was {other.oid})"))
+        _alter(connection, place, sql.SQL("RENAME TO {}").format(sql.Identifier(aside.name)))
+        registry.save(replace(other, live=other.live and replace(other.live, relation=aside)))
+
+
+def _alter(connection: psycopg.Connection, relation: Relation, action: sql.Composable) -> None:
+    connection.execute(sql.SQL("ALTER TABLE {} {}").format(relation.identifier, action))
+
+
+def _file(connection: psycopg.Connection, relation: Relation) -> object:
+    return connection.execute("SELECT pg_relation_filenode(%s::regclass)", (relation.quoted,)).fetchone()
+
+
+def _asks_for_nothing(old: Table, new: Table) -> bool:
+    """Whether readers need not be kept waiting: columns were dropped, or may be null now."""
+    known, wanted = ([replace(column, nullable=True, missing=None) for column in each.columns] for each in (old, new))
+    return all(column in known for column in wanted) and _key_numbers(old) == _key_numbers(new)
+
+
+def _key_numbers(table: Table) -> set[int]:
+    return {table.columns[position].number for position in table.key_positions}
+
+
+def _column_numbers(connection: psycopg.Connection, relation: Relation) -> dict[str, int]:
+    query = "SELECT attname, attnum FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+    return dict(connection.execute(query, (relation.quoted,)).fetchall())
