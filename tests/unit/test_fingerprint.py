@@ -38,7 +38,7 @@ def look(
 
 
 SAME = Fingerprint(
-    "100", {"1": "1", "2": "1", "3": "1"}, "7/7", {"50": "50"}, ("50",), {"60": "6", "composite 61": "1/6"}
+    "100", {"1": "1", "2": "1", "3": "1"}, "7/7", {"50": "50"}, ("50",), {"60": "6", "composite 61": "1/6"}, "110"
 )
 ID, A, B = column(1, "id", "int4"), column(2, "a"), column(3, "b")
 FULL = ReplicaIdentity.FULL
@@ -58,6 +58,8 @@ def with_types(**types: str) -> Fingerprint:
     [
         (look(), Change.NOTHING),
         (look(fingerprint=replace(SAME, filenode="101")), Change.NOTHING),
+        (look(fingerprint=replace(SAME, filenode="101", toast="111")), Change.REFILL),
+        (look(fingerprint=replace(SAME, toast="111")), Change.NOTHING),
         (look(fingerprint=replace(SAME, attributes={**SAME.attributes, "2": "9"})), Change.NOTHING),
         (
             look(fingerprint=replace(SAME, filenode="101", attributes={**SAME.attributes, "2": "9"})),
@@ -96,6 +98,14 @@ def test_a_key_that_relation_messages_do_not_show_has_no_known_place(full: bool)
     before = look(identity=FULL) if full else look()
     now = look(key=("a",), identity=FULL if full else ReplicaIdentity.DEFAULT)
     assert change(known(before), now) is (Change.REFILL if full else Change.IN_PLACE)
+
+
+@pytest.mark.parametrize(("toast", "expected"), [("", Change.REFILL), ("none", Change.NOTHING)])
+def test_without_a_toast_table_a_new_file_is_in_doubt_unless_it_cannot_be_unlogged(
+    toast: str, expected: Change
+) -> None:
+    before = look(fingerprint=replace(SAME, toast=toast))
+    assert change(known(before), look(fingerprint=replace(SAME, toast=toast, filenode="101"))) is expected
 
 
 def test_a_type_of_an_extension_may_have_another_length() -> None:

@@ -44,7 +44,7 @@ from catchment.model.errors import LogCorrupt
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 
-FORMAT = 1
+FORMAT = 2
 
 _VERSION = struct.Struct("<H")
 _CHECKSUM = struct.Struct("<I")

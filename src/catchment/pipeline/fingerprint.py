@@ -10,7 +10,9 @@ an enum's label renamed, a composite altered    refill, once what is open has en
 an enum's label added                           nothing: no row has it yet
 filenode and an attribute                       refill: the table was rewritten (a type, a default that had to be
                                                 computed for each row, ALTER … USING)
-filenode alone                                  nothing: VACUUM FULL or CLUSTER; a TRUNCATE is in the stream
+filenode and TOAST table                        refill: it may have been unlogged for a while, and changed
+filenode alone                                  nothing: VACUUM FULL or CLUSTER; a TRUNCATE is in the stream; but refill
+                                                where no TOAST table tells them from ``SET UNLOGGED`` and back
 a leaf gone, attached, or with another file     refill: its rows came or went without a change in the stream
 a leaf that was made as a partition             nothing: all its rows are in the stream
 a column dropped and another one added          refill: which Relation shows which of them cannot be told
@@ -95,12 +97,13 @@ def _types_changed(before: Fingerprint, after: Fingerprint) -> bool:
 
 
 def _rewritten(before: Fingerprint, after: Fingerprint) -> bool:
-    return before.filenode != after.filenode and before.attributes != after.attributes
+    altered = before.attributes != after.attributes or before.toast != after.toast or not after.toast
+    return before.filenode != after.filenode and altered
 
 
 def _leaves_changed(before: Fingerprint, after: Fingerprint) -> bool:
-    gone_or_moved = any(after.leaves.get(oid) != file for oid, file in before.leaves.items())
-    return gone_or_moved or bool(after.leaves.keys() - before.leaves.keys() - {*after.made})
+    gone_or_other = any(after.leaves.get(oid) != leaf for oid, leaf in before.leaves.items())
+    return gone_or_other or bool(after.leaves.keys() - before.leaves.keys() - {*after.made})
 
 
 def _is_doubtful(known: KnownTable, published: PublishedTable) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
+from catchment.changes.columns import letters
+from catchment.changes.run import CREATE
 from catchment.log.base import State
-from catchment.model.batch import Event, SchemaChanged, TableRows
+from catchment.model.batch import OP, Event, SchemaChanged, TableRows
 from catchment.model.errors import TableLocked
 from catchment.model.lsn import Lsn
-from catchment.model.table import Table
+from catchment.model.table import ReplicaIdentity, Table
 from catchment.pipeline.fingerprint import Change, change, only_renamed, renamed, same_shape
 from catchment.pipeline.state import KEPT, TABLE, KnownTable
 from catchment.postgres.catalog import PublishedTable
@@ -95,6 +98,11 @@ class Shapes:
         if known.relation != relation:
             if known.followed:
                 self._keep(_unfollowed(known))  # they are of a shape that it was thought to have no more
+            return None
+        if _names_rows_without_a_key(known.table, data):
+            # They are from before its key was dropped. Once ANALYZE has noticed that it has no index any more, which it
+            # writes down as if that had always been so, Relation messages show none for the time before either.
+            self._keep(_unfollowed(known))
             return None
         if known.followed:
             return TableRows(known.table, data)
@@ -288,6 +296,12 @@ class Shapes:
 def _unfollowed(known: KnownTable) -> KnownTable:
     """Left out as it is: another version, since targets miss changes."""
     return replace(known, table=replace(known.table, version=known.table.version + 1), followed=False, refill=True)
+
+
+def _names_rows_without_a_key(table: Table, data: pa.RecordBatch) -> bool:
+    if table.key or table.identity is ReplicaIdentity.FULL:
+        return False
+    return bool(np.any(letters(data.column(OP)) != CREATE))
 
 
 def _retired(known: KnownTable) -> KnownTable:

@@ -23,7 +23,7 @@ from catchment.postgres.catalog import Fingerprint
 from catchment.postgres.snapshot import Reached
 from catchment.wire.messages import Relation, RelationColumn
 
-_VERSION = 2
+_VERSION = 3
 
 SOURCE = "source"
 SEQUENCE = "sequence"

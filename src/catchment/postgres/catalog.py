@@ -20,7 +20,7 @@ from catchment.wire.messages import Relation, RelationColumn
 # transaction that made the table, and a column is as the command that made the table left it: ATTACH changes them all.
 _PUBLISHED = """
 WITH RECURSIVE published AS (
-    SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.relfilenode, c.relnamespace,
+    SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.relfilenode, c.reltoastrelid, c.relnamespace,
         c.reltuples,
         {attnames} AS attnames, {rowfilter} AS rowfilter
     FROM pg_publication_tables p
@@ -55,7 +55,10 @@ WITH RECURSIVE published AS (
     WHERE EXISTS (SELECT FROM pg_attribute u WHERE u.attrelid = i.inhrelid AND u.attnum > 0
                   AND u.xmin = s.xmin AND u.cmin = s.cmin AND u.xmax = 0)
 ), leaf AS (
-    SELECT p.oid AS root, c.oid, c.relfilenode,
+    SELECT p.oid AS root, c.oid,
+        (SELECT concat(c.relfilenode, string_agg(concat('/', i.xmin), '' ORDER BY i.inhrelid))
+         FROM pg_partition_ancestors(c.oid) a JOIN pg_inherits i ON i.inhrelid = a.relid
+         WHERE a.relid NOT IN (SELECT above.relid FROM pg_partition_ancestors(p.oid) above)) AS tied,
         (SELECT bool_and(a.relid IN (SELECT m.oid FROM made m) OR a.relid IN (
                 SELECT above.relid FROM pg_partition_ancestors(p.oid) above UNION ALL SELECT p.oid))
          FROM pg_partition_ancestors(c.oid) a) AS made
@@ -99,6 +102,8 @@ SELECT p.oid::bigint, p.nspname, p.relname, p.relkind, p.relreplident, p.relfile
     coalesce(columns.told, '[]'),
     json_build_object(
         'filenode', p.relfilenode::text,
+        'toast', CASE WHEN p.reltoastrelid <> 0 THEN p.reltoastrelid::text
+                 WHEN EXISTS (SELECT FROM pg_publication_rel r WHERE r.prrelid = p.oid) THEN 'none' END,
         'attributes', (SELECT json_object_agg(a.attnum, a.xmin::text) FROM pg_attribute a
                        WHERE a.attrelid = p.oid AND a.attnum > 0),
         'entry', (SELECT string_agg(entry.text, ' ' ORDER BY entry.text) FROM (
@@ -108,8 +113,13 @@ SELECT p.oid::bigint, p.nspname, p.relname, p.relkind, p.relreplident, p.relfile
             FROM pg_publication u JOIN pg_publication_rel r ON r.prpubid = u.oid
             WHERE u.pubname = %(publication)s AND r.prrelid IN (
                 SELECT p.oid UNION ALL SELECT above.relid FROM pg_partition_ancestors(p.oid) above)
+            UNION ALL  -- what is shared as a part of another table is not while it is taken away
+            SELECT concat(i.inhrelid, '/', i.xmin)
+            FROM pg_publication u CROSS JOIN pg_partition_ancestors(p.oid) above
+            JOIN pg_inherits i ON i.inhrelid = above.relid
+            WHERE u.pubname = %(publication)s AND NOT u.puballtables
             {schema_entries}) entry),
-        'leaves', (SELECT json_object_agg(l.oid, l.relfilenode::text) FROM leaf l WHERE l.root = p.oid),
+        'leaves', (SELECT json_object_agg(l.oid, l.tied) FROM leaf l WHERE l.root = p.oid),
         'made', (SELECT json_agg(l.oid::text) FROM leaf l WHERE l.root = p.oid AND l.made),
         'types', types.told),
     ARRAY(SELECT DISTINCT a.attname::text FROM leaf l JOIN pg_attribute a ON a.attrelid = l.oid
@@ -125,18 +135,26 @@ _SCHEMA_ENTRIES = """
             FROM pg_publication u JOIN pg_publication_namespace s ON s.pnpubid = u.oid
             WHERE u.pubname = %(publication)s AND s.pnnspid IN (
                 SELECT p.relnamespace UNION ALL
-                SELECT c.relnamespace FROM pg_partition_ancestors(p.oid) a JOIN pg_class c ON c.oid = a.relid)"""
+                SELECT c.relnamespace FROM pg_partition_ancestors(p.oid) a JOIN pg_class c ON c.oid = a.relid)
+            UNION ALL  -- nor is a table while it is moved to another schema
+            SELECT concat(d.objid, '/', d.xmin)
+            FROM pg_publication u JOIN pg_publication_namespace s ON s.pnpubid = u.oid
+            JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = s.pnnspid
+            WHERE u.pubname = %(publication)s AND d.classid = 'pg_class'::regclass AND d.objid IN (
+                SELECT p.oid UNION ALL SELECT above.relid FROM pg_partition_ancestors(p.oid) above)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What the catalog shows of a table beside its shape, so that a change without a trace in the stream is seen.
 
-    A row's ``xmin`` is another one after every change. ``filenode``: where the rows are. ``attributes``: the ``xmin``
-    of each attribute ever added, by ``attnum``. ``entry``: how the publication came to share the table, with its
-    options, column list and row filter. ``leaves``: the filenodes of a partitioned table's partitions, by oid;
-    ``made``: those that were made as partitions, rather than attached. ``types``: what the columns' enums (each label)
-    and composites are made of.
+    A row's ``xmin`` is another one after every change. ``filenode``: where the rows are; ``toast``: its TOAST table,
+    which ALTER TABLE replaces when it rewrites, but not VACUUM FULL, CLUSTER or TRUNCATE: empty where there is none to
+    tell them apart, ``none`` where there is none but the table is published by its name, so that it cannot be made
+    unlogged for a while. ``attributes``: the ``xmin`` of each attribute ever added, by ``attnum``. ``entry``: how the
+    publication came to share the table, with its options, column list and row filter. ``leaves``: by oid, the
+    filenodes of a partitioned table's partitions and what ties them to it; ``made``: those that were made as
+    partitions, rather than attached. ``types``: what the columns' enums (each label) and composites are made of.
     https://www.postgresql.org/docs/current/catalogs.html
     """
 
@@ -146,6 +164,7 @@ class Fingerprint:
     leaves: Mapping[str, str] = field(default_factory=dict)
     made: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
+    toast: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fingerprint:
