@@ -18,6 +18,7 @@ from feed_replay import replay
 from places import execute, has_rows, one
 from psycopg import sql
 from running_hub import RunningHub, eventually
+from shared_tables import difference, differences, shared, sources_rows
 
 ROWS = 200
 FILLED = f"SELECT n, 'name ' || n, n % 7 FROM generate_series(1, {ROWS}) n"
@@ -245,21 +246,6 @@ def watched(dsn: str, dataset: str, cases: list[Case]) -> Iterator[list[str]]:
         thread.join()
 
 
-def shared(dsn: str) -> list[tuple[str, str, list[str], str | None]]:
-    query = """SELECT schemaname, tablename, attnames::text[], rowfilter FROM pg_publication_tables
-               WHERE pubname = 'catchment' ORDER BY 1, 2"""
-    with psycopg.connect(dsn) as connection:
-        return connection.execute(query).fetchall()
-
-
-def printed(dsn: str, relation: sql.Composable, columns: list[str], where: str | None) -> list[tuple[str | None, ...]]:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    condition = sql.SQL(f" WHERE {where}" if where else "")
-    statement = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT").format(names, relation, condition)
-    with psycopg.connect(dsn, options="-c TimeZone=UTC") as connection, connection.cursor().copy(statement) as copy:
-        return sorted(copy.rows(), key=repr)
-
-
 def assert_equal(hub: RunningHub, name: str, ods: str, unfed: set[str]) -> None:
     source = hub.sources[name]
     keys = """SELECT i.indrelid::regclass::text, array_agg(a.attname::text) FROM pg_index i
@@ -268,20 +254,11 @@ def assert_equal(hub: RunningHub, name: str, ods: str, unfed: set[str]) -> None:
               WHERE CASE c.relreplident WHEN 'i' THEN indisreplident ELSE indisprimary END GROUP BY 1"""
     with psycopg.connect(source, options="-c search_path=pg_catalog") as connection:
         fed = replay(hub.feed_lines(name), dict(connection.execute(keys).fetchall()))
-    wrong: list[str] = []
-    for schema, table, columns, where in shared(source):
-        there = printed(source, sql.Identifier(schema, table), columns, where)
-        place = sql.Identifier(name if schema == "public" else f"{name}__{schema}", table)
-        try:
-            here = printed(ods, place, columns, None)
-        except psycopg.Error as error:
-            wrong.append(f"ODS {table}: {error}")
-            continue
-        if here != there:
-            wrong.append(f"ODS {table}: {len(here)} for {len(there)} rows, {sorted({*here} ^ {*there}, key=repr)[:4]}")
+    wrong = list(differences(source, ods, name))
+    for (schema, table), (columns, there) in sources_rows(source).items():
         found = sorted((tuple(row.get(c) for c in columns) for row in fed.get(f"{schema}.{table}", [])), key=repr)
         if found != there and table not in unfed:
-            wrong.append(f"feed {table}: {len(found)} for {len(there)}, {sorted({*found} ^ {*there}, key=repr)[:4]}")
+            wrong.append(f"feed {table}: {difference(found, there)}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pgoutput_messages import begin, commit, insert, logical_message, relation, truncate
+from pgoutput_messages import begin, commit, delete, insert, logical_message, relation, truncate
 
 from catchment.log.base import State
 from catchment.log.memory import MemoryLog
@@ -43,7 +43,8 @@ def published(shape: Relation, filenode: int = 1) -> PublishedTable:
         Column(number + 1, column.name, "pg_catalog", {23: "int4", 25: "text"}[column.type_oid], column.typmod, True)
         for number, column in enumerate(shape.columns)
     )
-    table = Table(shape.oid, shape.schema, shape.name, columns, ("id",), shape.identity, filenode)
+    key = tuple(column.name for column in shape.columns if column.in_key)
+    table = Table(shape.oid, shape.schema, shape.name, columns, key, shape.identity, filenode)
     fingerprint = Fingerprint(str(filenode), {str(column.number): "1" for column in columns}, "1/1")
     return PublishedTable(table, shape, None, False, None, fingerprint)
 
@@ -260,6 +261,19 @@ def test_rows_of_a_shape_that_was_given_up_too_early_bring_a_refill() -> None:
     assert source.names() == ["a", "b", "c"]
     known = shapes_of(source).known
     assert (known[2].followed, known[2].refill) == (False, True)
+
+
+def test_deletes_of_a_table_that_seems_to_have_had_no_key_bring_a_refill() -> None:
+    source = Source(PLACES)
+    source.run(Received(transaction(50, "a")))
+    keyless = replace(PLACES, columns=tuple(replace(column, in_key=False) for column in PLACES.columns))
+    source.catalog = {1: published(keyless)}
+    source.run(Received([begin(60), relation(keyless), insert(1, ["2", "b"]), commit(60, 68)]))
+    assert source.names() == ["a", "b"]
+    source.run(Received([begin(70), relation(keyless), delete(1, key=["1", None]), commit(70, 78)]))
+    assert source.names() == ["a", "b"]
+    known = shapes_of(source).known
+    assert (known[1].followed, known[1].refill) == (False, True)
 
 
 def test_a_shape_that_the_catalog_does_not_have_any_more_is_left_out_until_a_refill() -> None:
