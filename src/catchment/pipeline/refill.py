@@ -114,16 +114,18 @@ class Backfills:
 
     def want(self, targets: Sequence[str], tables: Sequence[int] | None = None, request: int | None = None) -> None:
         """Backfill these tables (all, when null) for these targets, after what is under way. Durable on return."""
-        shared = tuple(oid for oid, known in self._shapes.known.items() if not known.retired)
         refill = Refill(
             id=uuid.uuid4().hex,
-            tables=shared if tables is None else tuple(tables),
+            tables=self._shared() if tables is None else tuple(tables),
             targets=tuple(targets),
             full=tables is None,
             requests=() if request is None else (request,),
         )
         self._queue.append(self._teller.keep(refill))
         self._answers |= dict.fromkeys(refill.requests, False)
+
+    def _shared(self) -> tuple[int, ...]:
+        return tuple(oid for oid, known in self._shapes.known.items() if not known.retired)
 
     def mend(self, table: int, keys: Keys, request: int | None = None) -> State:
         """Read rows again by their keys, for all targets; returns what has to be saved for it to outlast a restart."""
@@ -197,6 +199,9 @@ class Backfills:
         self._take_up(self._queue.pop())
 
     def _take_up(self, refill: Refill) -> None:
+        if refill.full and refill.started is None:
+            # A target that begins with it sees nothing of what was read for all targets while it waited.
+            refill = replace(refill, tables=self._shared())
         self._current, self._refusals = refill, []
         self._began, self._rows_before = time.monotonic(), refill.rows
 
