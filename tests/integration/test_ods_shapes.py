@@ -12,6 +12,7 @@ import pytest
 from ods_batches import Ods, Source, reshaped, table
 
 from catchment.model.batch import RefillFinished, SchemaChanged
+from catchment.model.errors import TargetUnreachable
 from catchment.model.table import ReplicaIdentity, Table
 from catchment.targets.ods.target import OdsTarget
 
@@ -178,3 +179,14 @@ def test_no_reader_sees_a_gap_while_a_table_is_replaced(ods: Ods, source: Source
         stop.set()
         seen = set.union(*(each.result() for each in watching))
     assert seen == {(1,)}
+
+
+def test_a_reader_that_keeps_a_table_from_its_new_shape_is_named(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    changed = source.batch(SchemaChanged(reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text"), ACCOUNTS))
+    with psycopg.connect(ods.dsn) as reader:
+        reader.execute("SELECT FROM orders.accounts")
+        with pytest.raises(TargetUnreachable, match=rf"\(pid {reader.info.backend_pid}\) holds .*accounts"):
+            source.apply(changed)
+    source.apply(changed)
+    assert ods.rows("orders.accounts") == ["(1,ann,)"]

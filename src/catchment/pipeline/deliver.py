@@ -10,7 +10,7 @@ from uuid import UUID
 
 from catchment.hub.base import Hub
 from catchment.log.base import Log, Span
-from catchment.model.batch import Batch, RefillFinished, RefillStarted
+from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import LogTrimmed
 from catchment.model.frontier import Frontier
 from catchment.pipeline.lacks import Lacks
@@ -71,10 +71,12 @@ class Deliverer:
             if span.log != identity:
                 return
             if span.last > position and is_due(span, self.target.pace):
-                self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
+                passed = self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
                 position = self.position = span.last
+                if passed.reshaped:
+                    lacks.look_again()
 
-    def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+    def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> Passed:
         passed = Passed()
         with self.status.waiting():
             self.target.apply(self.source, passed.watching(batches))
@@ -83,6 +85,7 @@ class Deliverer:
         self.status.moved(passed.batches, passed.changes)
         if (last := passed.last) is not None:
             self.status.note(frontier=str(last.lsn), committed_at=last.committed_at.isoformat())
+        return passed
 
     def _begin(self) -> tuple[UUID, int] | None:
         """The log and the offset to go on behind; null when it is time to stop.
@@ -133,7 +136,8 @@ def is_loading(refill: Refill, target: str, position: int) -> bool:
 class Passed:
     """What one ``apply`` was given. ``committed``: when each of its batches was committed; ``refills``: finished ones.
 
-    A batch counts by its last transaction. What the source did not commit, idle positions and refills, has no time.
+    ``reshaped``: whether a table of the target may have got another shape. A batch counts by its last transaction. What
+    the source did not commit, idle positions and refills, has no time.
     """
 
     last: Frontier | None = None
@@ -141,6 +145,7 @@ class Passed:
     changes: int = 0
     committed: list[datetime] = field(default_factory=list)
     refills: set[str] = field(default_factory=set)
+    reshaped: bool = False
 
     def watching(self, batches: Iterable[tuple[Frontier, Batch]]) -> Iterator[tuple[Frontier, Batch]]:
         """The same batches, noted as they go by."""
@@ -148,6 +153,7 @@ class Passed:
             self.last = frontier
             self.batches += 1
             self.changes += batch.changes
+            self.reshaped |= any(isinstance(event, RefillFinished | SchemaChanged) for event in batch.events)
             self.refills |= {event.refill for event in batch.events if isinstance(event, RefillFinished)}
             # A refill is told between two transactions: it does not move the position.
             if batch.ends_transaction and batch.until > batch.after and (batch.rows or batch.events or batch.part):

@@ -31,6 +31,10 @@ class Lacks:
         self._request: int | None = None
         self._until = 0
 
+    def look_again(self) -> None:
+        """A table may have stopped just now: look soon."""
+        self._look_at, self._pause = 0.0, _FIRST_PAUSE_SECONDS
+
     def looked_after(self, position: int) -> int | None:
         """Look, if it is time, at the target, which has got to ``position``.
 

@@ -14,15 +14,17 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from catchment.model.errors import TableMisshapen
+from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.registry import Entry, Registry, Stored
 
-_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = '5s'")
-_NO_LOCK_TIMEOUT = sql.SQL("SET LOCAL lock_timeout = 0")
+_NOWAIT = "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT"
+_IN_LINE = """
+SET LOCAL lock_timeout = '5s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = 0
+"""
 
 _PATIENCE = 0.5  # seconds: readers wait meanwhile; it is retried
 _POLL = 0.01
@@ -43,15 +45,22 @@ ORDER BY 1
 """
 
 
+_HOLDERS = """
+SELECT min(l.pid) FROM pg_locks l
+WHERE l.relation = %s::regclass AND l.granted AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
 @contextlib.contextmanager
 def altering(connection: psycopg.Connection, source: str, live: Relation, table: Table) -> Iterator[None]:
     """Do all of it or nothing. Raises TableMisshapen for what the ODS does not allow.
 
-    Raises LockNotAvailable when readers hold the table for longer than a few seconds.
+    Raises TargetUnreachable, which is retried, when readers hold the table for longer than a few seconds.
     """
     try:
         with connection.transaction():
-            _lock(connection, live)
+            _lock(connection, source, live, table)
             yield
     except psycopg.IntegrityError:
         raise shapes.misshapen(
@@ -66,27 +75,34 @@ def altering(connection: psycopg.Connection, source: str, live: Relation, table:
         raise TableMisshapen(what, source=source, table=str(table), remedy=f"{remedy}, and make that again") from None
 
 
-def _lock(connection: psycopg.Connection, relation: Relation) -> None:
-    """Keep readers away for the rest of the transaction. Raises LockNotAvailable after a while.
+def _lock(connection: psycopg.Connection, source: str, relation: Relation, table: Table) -> None:
+    """Keep readers away for the rest of the transaction. Raises TargetUnreachable after a while.
 
     Whoever keeps readers of one table waiting must not wait in line for another: a reader of both could be the one that
     PostgreSQL ends as the victim of a deadlock. We look whether it is free instead, and give way when it stays taken.
     https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-DEADLOCKS
     """
-    statement = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(relation.identifier)
-    if connection.execute(_KEEPS_OTHERS_WAITING).fetchone() is None:
-        connection.execute(sql.SQL("{}; {}; {}").format(_LOCK_TIMEOUT, statement, _NO_LOCK_TIMEOUT))
-        return
+    others_wait = connection.execute(_KEEPS_OTHERS_WAITING).fetchone() is not None
     deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with connection.transaction():
-                connection.execute(sql.SQL("{} NOWAIT").format(statement))
-                return
-        except psycopg.errors.LockNotAvailable:
-            if time.monotonic() > deadline:
-                raise
+    while not _locked(connection, relation, _NOWAIT if others_wait else _IN_LINE):
+        if not others_wait or time.monotonic() > deadline:
+            (holder,) = connection.execute(_HOLDERS, (relation.quoted,)).fetchone() or (None,)
+            raise TargetUnreachable(
+                f"a transaction in the ODS (pid {holder}) holds {relation.quoted}, whose shape is to change",
+                source=source,
+                table=str(table),
+                remedy="end that transaction; all goes on as soon as it is gone",
+            )
         time.sleep(_POLL)
+
+
+def _locked(connection: psycopg.Connection, relation: Relation, statement: str) -> bool:
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL(statement).format(relation.identifier))
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def follow(connection: psycopg.Connection, source: str, live: Stored, table: Table) -> Stored:
@@ -250,7 +266,7 @@ def give_way(
             remedy=f"rename or drop it, then `catchment backfill {source} {table}`",
         )
     for other in others:
-        _lock(connection, place)
+        _lock(connection, source, place, table)
         aside = Relation(place.schema, shortened(place.name, f" (was {other.oid})"))
         _alter(connection, place, sql.SQL("RENAME TO {}").format(sql.Identifier(aside.name)))
         registry.save(replace(other, live=other.live and replace(other.live, relation=aside)))
