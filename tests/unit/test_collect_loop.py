@@ -263,6 +263,23 @@ def test_rows_of_a_shape_that_was_given_up_too_early_bring_a_refill() -> None:
     assert (known[2].followed, known[2].refill) == (False, True)
 
 
+def test_the_catalog_is_asked_for_nothing_that_it_has_shown_since() -> None:
+    asked: list[int | None] = []
+
+    def look_up(oid: int | None) -> dict[int, PublishedTable]:
+        asked.append(oid)
+        return catalog
+
+    catalog = {1: published(PLACES)}
+    shapes = Shapes("orders", {}, look_up, str)
+    shapes.expect(catalog)
+    assert shapes.notice(catalog, since=Lsn(100), until=Lsn(100), passed=Lsn(50)) == ()
+    assert shapes.meet(PLACES, Lsn(99)) is None
+    assert asked == []
+    assert shapes.meet(PLACES, Lsn(100)) is None
+    assert asked == [1]
+
+
 def test_deletes_of_a_table_that_seems_to_have_had_no_key_bring_a_refill() -> None:
     source = Source(PLACES)
     source.run(Received(transaction(50, "a")))

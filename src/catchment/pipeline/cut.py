@@ -59,7 +59,7 @@ class Cutter:
             index, control = self._decoder.decode(messages, index, MOST_ROWS, MOST_BYTES)
             match control:
                 case Relation():
-                    if (step := self._shapes.meet(control)) is not None:
+                    if (step := self._shapes.meet(control, self._decoder.commits_at)) is not None:
                         yield from self._cut()  # what came before has the shape of before
                         self._events += self._shapes.take(step)
                 case Truncate():

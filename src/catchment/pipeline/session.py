@@ -228,6 +228,7 @@ class Session:
 
     def _compare(self) -> Published | None:
         """Compare the tables with the catalog, and tell what the stream does not; null while a table is locked."""
+        since = wal_position(self._connection, self._translation)
         try:
             published = self._published()
         except TableLocked as locked:
@@ -236,7 +237,7 @@ class Session:
         self._doubt = None
         until = wal_position(self._connection, self._translation)
         frontier = self._writer.tail.frontier
-        if events := self._shapes.notice(published, until, frontier.lsn):
+        if events := self._shapes.notice(published, since, until, frontier.lsn):
             batch = Batch(self._source.name, frontier.lsn, frontier.lsn, 0, True, frontier.committed_at, events)
             self._append_between(batch, self._shapes.changes())
         return published

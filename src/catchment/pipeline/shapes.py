@@ -55,6 +55,8 @@ class Shapes:
         self._saved: dict[str, bytes | None] = {}
         self._summary: list[dict[str, str | None]] | None = None
         self._waiting: dict[int, tuple[PublishedTable, Lsn]] = {}
+        self._compared_at = Lsn(0)
+        self._unchanged: set[int] = set()
         self.known = KnownTable.of(state)
         self.unfilled = {oid for oid, known in self.known.items() if known.refill}
         """Tables whose rows have to be read (again) for all targets."""
@@ -114,12 +116,14 @@ class Shapes:
         self.emptied |= any(table.table.oid == self.reading and not table.followed for table in known)
         return tuple(table.table for table in known if table.followed)
 
-    def meet(self, relation: Relation) -> Step | None:
-        """What a Relation message means at its place; null when rows are told as before.
+    def meet(self, relation: Relation, place: Lsn) -> Step | None:
+        """What a Relation message means in the transaction that commits at ``place``.
 
-        The step is to be taken once what came before it has been told.
+        Null when rows are told as before. The step is to be taken once what came before it has been told.
         """
         known = self.known.get(relation.oid)
+        if known and known.relation == relation and relation.oid in self._unchanged and place < self._compared_at:
+            return None  # a stream that begins anew says all of them again
         try:
             published = self._look_up(relation.oid).get(relation.oid)
         except TableLocked:
@@ -219,14 +223,15 @@ class Shapes:
         for table in published.values():
             self._keep(KnownTable(table.table, table.relation, table.fingerprint))
 
-    def notice(self, published: Published, until: Lsn, passed: Lsn) -> tuple[Event, ...]:
+    def notice(self, published: Published, since: Lsn, until: Lsn, passed: Lsn) -> tuple[Event, ...]:
         """Compare with what is published now; returns what has to be told at once, between two transactions.
 
-        ``until``: a WAL position behind everything that ``published`` shows; ``passed``: how far the stream has been
-        read. What can be followed in place is so where the stream tells of it, or as soon as it has passed what was
-        seen; what has to be read again is left out at once.
+        ``since`` and ``until``: WAL positions up to which ``published`` shows everything, and behind all of that;
+        ``passed``: how far the stream has been read. What can be followed in place is so where the stream tells of it,
+        or as soon as it has passed what was seen; what has to be read again is left out at once.
         """
         self.estimates = {oid: table.estimated_rows for oid, table in published.items()}
+        self._compared_at, self._unchanged = since, set()
         for oid in self.known.keys() - published.keys():
             if not self.known[oid].retired:
                 self.retire(oid)
@@ -255,6 +260,7 @@ class Shapes:
             return Change.NOTHING
         if found is Change.NOTHING:
             self._note(known, published)
+            self._unchanged.add(known.table.oid)
         elif found >= Change.REFILL:
             self._keep(self._left_out(known, published, found))
         return found
@@ -288,6 +294,7 @@ class Shapes:
         self.emptied |= oid == self.reading and not known.followed
         self.known[oid] = known
         self._waiting.pop(oid, None)
+        self._unchanged.discard(oid)
         self._summary = None
         self._saved[f"{TABLE}{oid}"] = known.encode()
         (self.unfilled.add if known.refill else self.unfilled.discard)(oid)

@@ -70,6 +70,11 @@ class Decoder:
         """Commit time of the transaction that is open or was the last, skipped or not; before the first, 2000-01-01."""
         return control.EPOCH + timedelta(microseconds=self._begin.time)
 
+    @property
+    def commits_at(self) -> Lsn:
+        """Where the transaction that is open or was the last commits, skipped or not; before the first, 0."""
+        return self._begin.final_lsn
+
     def decode(
         self, messages: Sequence[bytes], start: int, most_rows: int, most_bytes: int
     ) -> tuple[int, Control | None]:

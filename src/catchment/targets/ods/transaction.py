@@ -47,7 +47,7 @@ class _Held:
 
 
 class Transaction:
-    """What one ``apply`` does to the ODS: nothing is visible before ``commit``.
+    """What one ``apply`` does to the ODS: nothing is visible before a commit, which is at the end of a transaction.
 
     Rows are held until some 64k rows, 16 MB or 100 tables have come, or an event: memory stays bounded however large a
     source's transaction is.
@@ -83,6 +83,10 @@ class Transaction:
         for rows in batch.rows:
             self._hold(rows)
         self._position = frontier
+        if batch.ends_transaction and any(isinstance(event, SchemaChanged | RefillFinished) for event in batch.events):
+            # Readers of what has just changed its shape wait for us, and we have to wait for those of the next one.
+            self.commit()
+            self._begin()
 
     def commit(self) -> None:
         """Make all that was taken durable, together with the frontier."""
