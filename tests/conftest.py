@@ -1,7 +1,7 @@
 """Real PostgreSQL servers, the same for the whole session, and fresh databases for each test.
 
-A test marked ``server_versions`` runs against the oldest and the newest major version found on this machine, a dense one
-marked ``every_server_version`` against all of them, any other against the newest.
+A test marked ``server_versions`` runs against the oldest and the newest major version found on this machine, a dense
+one marked ``every_server_version`` against all of them, any other against the newest.
 Tests marked ``soak`` run only when asked for (``make soak``); ``CATCHMENT_ROUNDS`` says how many rounds they make.
 """
 
