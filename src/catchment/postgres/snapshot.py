@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -206,10 +207,10 @@ class SnapshotReader:
             return dict(self._connection.execute(query, (table.oid, list(table.key))).fetchall())
 
     def _copy(self, select: sql.Composed, columns: int) -> Iterator[list[pa.Array[Any]]]:
-        with self._translation.around(str(self._table)):
-            if self._connection.info.parameter_status("server_encoding") == "SQL_ASCII":
-                self._connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
-            with self._connection.cursor().copy(sql.SQL("COPY ({}) TO STDOUT").format(select)) as copy:
+        # As bytes: where the connection has no encoding psycopg could not write the names.
+        statement = sql.SQL("COPY ({}) TO STDOUT").format(select).as_string(None).encode()
+        with self._translation.around(str(self._table)), self._undecoded():
+            with self._connection.cursor().copy(statement) as copy:
                 rows: list[bytes] = []
                 size = 0
                 for row in copy:
@@ -222,6 +223,16 @@ class SnapshotReader:
             if rows:
                 yield copytext.parse(b"".join(rows), columns)
             self._give_way()
+
+    @contextlib.contextmanager
+    def _undecoded(self) -> Iterator[None]:
+        """A server that does not know its encoding cannot turn its bytes into UTF-8: they come as they are."""
+        unknown = self._connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+        if unknown:
+            self._connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
+        yield
+        if unknown:
+            self._connection.execute("SET LOCAL client_encoding = 'UTF8'")
 
     def _give_way(self) -> None:
         if time.monotonic() - self._looked < _LOOK_EVERY_SECONDS:
