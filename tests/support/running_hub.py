@@ -137,11 +137,14 @@ _STYLE = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c bytea_ou
 
 
 def rows(dsn: str, schema: str, table: str, columns: Sequence[str]) -> list[tuple[str | None, ...]]:
-    """All rows as the server prints them, in an order that does not depend on the server."""
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, sql.Identifier(schema, table))
-    with psycopg.connect(dsn, options=_STYLE) as connection, connection.cursor().copy(statement) as copy:
-        return sorted(copy.rows(), key=repr)
+    """All rows as the server prints them, without those of tables that inherit from it, in an order of our own."""
+    names, relation = sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(schema, table)
+    with psycopg.connect(dsn, options=_STYLE) as connection:
+        partitioned = "SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass"
+        root = connection.execute(partitioned, [relation.as_string(connection)]).fetchone() == (True,)
+        statement = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT")
+        with connection.cursor().copy(statement.format(names, sql.SQL("" if root else "ONLY "), relation)) as copy:
+            return sorted(copy.rows(), key=repr)
 
 
 def tables(dsn: str, publication: str = "catchment") -> dict[str, list[str]]:
