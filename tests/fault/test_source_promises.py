@@ -14,7 +14,7 @@ from catchment.demo.cluster import Cluster
 from catchment.model.lsn import Lsn
 
 
-@pytest.mark.server_versions
+@pytest.mark.every_server_version
 def test_promise_2_a_stopped_target_holds_no_wal_back_and_catches_up(
     source_database: str, private_cluster: Cluster, hub_factory: Callable[..., RunningHub]
 ) -> None:

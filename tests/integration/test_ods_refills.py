@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from ods_batches import Ods, Source, reshaped, table
+from places import need_extension
 
 from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TargetRefused, TargetUnreachable
@@ -349,6 +350,7 @@ def test_a_schema_that_somebody_dropped_during_a_refill_comes_back(ods: Ods, sou
     ids=["extension", "type"],
 )
 def test_a_live_table_of_other_types_than_the_refill_is_replaced(ods: Ods, source: Source, meddling: str) -> None:
+    need_extension(ods.dsn, "citext")
     users = table("users", "id public.citext@citext", "name text")
     source.load(users, ("Ann", "a"))
     ods.execute(meddling)

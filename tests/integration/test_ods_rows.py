@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from ods_batches import Ods, Source, table
+from places import need_extension
 
 from catchment.model.errors import TargetRefused
 from catchment.postgres.connection import conninfo
@@ -103,6 +104,7 @@ def test_a_numeric_key_takes_the_text_that_the_source_prints(ods: Ods, source: S
 
 
 def test_a_citext_key_is_equal_as_citext_says(ods: Ods, source: Source) -> None:
+    need_extension(ods.dsn, "citext")
     ods.execute("CREATE EXTENSION citext")
     users = table("users", "id public.citext@citext", "name text")
     source.load(users, ("Ann", "a"), ("Bob", "b"))

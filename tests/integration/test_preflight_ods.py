@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from places import need_extension
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from remedies import at, do, follow, names
 
@@ -122,6 +123,7 @@ def test_a_name_that_would_be_cut_is_an_error(ods_database: str) -> None:
 
 @every_version
 def test_types_that_the_ods_does_not_have_are_told(source_database: str, ods_database: str) -> None:
+    need_extension(source_database, "citext")
     do(source_database, "CREATE EXTENSION citext; CREATE TYPE mood AS ENUM ('fine'); CREATE DOMAIN age AS int")
     do(source_database, "CREATE TABLE people (id int PRIMARY KEY, name citext, m mood, ms mood[], a age, t text)")
     do(source_database, "CREATE PUBLICATION catchment FOR TABLE people")

@@ -19,7 +19,7 @@ from catchment.postgres.preflight import Report, check_source, check_together
 from catchment.postgres.preflight.faults import KNOWN, check_minor_version
 from catchment.postgres.source import Source
 
-every_version = pytest.mark.server_versions
+every_version = pytest.mark.every_server_version
 
 TABLES = "CREATE TABLE customers (id int PRIMARY KEY); CREATE PUBLICATION catchment FOR TABLE customers"
 

@@ -21,7 +21,7 @@ from catchment.postgres.slot import identify_system
 from catchment.postgres.source import Source
 from catchment.postgres.stream import SlotStream
 
-every_version = pytest.mark.server_versions
+every_version = pytest.mark.every_server_version
 
 START_OVER = "run `catchment backfill shop`"
 SLOT = "catchment_shop_preflight"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from catchment.model.lsn import Lsn
 
@@ -19,6 +20,12 @@ def one(dsn: str, query: str) -> object:
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute(query).fetchone()
     return row[0] if row else None
+
+
+def need_extension(dsn: str, name: str) -> None:
+    """Skip the test where this server comes without it: not every wheel of PostgreSQL has those of contrib."""
+    if one(dsn, f"SELECT count(*) FROM pg_available_extensions WHERE name = '{name}'") == 0:
+        pytest.skip(f"this PostgreSQL has no {name}")
 
 
 def make_places(dsn: str) -> None:
