@@ -237,8 +237,9 @@ class Session:
         self._doubt = None
         until = wal_position(self._connection, self._translation)
         frontier = self._writer.tail.frontier
-        if events := self._shapes.notice(published, since, until, frontier.lsn):
-            batch = Batch(self._source.name, frontier.lsn, frontier.lsn, 0, True, frontier.committed_at, events)
+        for step in self._shapes.notice(published, since, until, frontier.lsn):
+            told = self._shapes.take(step)
+            batch = Batch(self._source.name, frontier.lsn, frontier.lsn, 0, True, frontier.committed_at, told)
             self._append_between(batch, self._shapes.changes())
         return published
 

@@ -223,8 +223,10 @@ class Shapes:
         for table in published.values():
             self._keep(KnownTable(table.table, table.relation, table.fingerprint))
 
-    def notice(self, published: Published, since: Lsn, until: Lsn, passed: Lsn) -> tuple[Event, ...]:
-        """Compare with what is published now; returns what has to be told at once, between two transactions.
+    def notice(self, published: Published, since: Lsn, until: Lsn, passed: Lsn) -> list[Step]:
+        """Compare with what is published now; returns the steps to be taken at once, between two transactions.
+
+        What has other names now is one step, any other table its own: a target may keep readers waiting for each.
 
         ``since`` and ``until``: WAL positions up to which ``published`` shows everything, and behind all of that;
         ``passed``: how far the stream has been read. What can be followed in place is so where the stream tells of it,
@@ -242,14 +244,16 @@ class Shapes:
         ]
         seen = {known.table.oid: self._seen(known.table.oid, table, until) for known, table in in_place}
         due = [(known, table) for known, table in in_place if seen[known.table.oid][1] <= passed]
-        events = self.take(self._told(due))
+        together = [each for each in due if renamed(each[0].table, each[1].table)]
+        groups = [together] if together else []
+        groups += [[each] for each in due if each not in together]
         self._waiting = {oid: each for oid, each in seen.items() if each[1] > passed}
         # A name may be free only when another table has got its new one.
         held = {str(self.known[oid].table) for oid in self._waiting}
         for oid, table in published.items():
             if oid not in self.known and str(table.table) not in held:
                 self._keep(self._new(table, followed=True)[0])
-        return events
+        return [self._told(group) for group in groups]
 
     def _compared(self, known: KnownTable, published: PublishedTable) -> Change:
         """What is new of one table; all but what is in place is taken in."""
