@@ -13,7 +13,7 @@ from psycopg import sql
 
 from catchment.demo.cluster import Cluster
 from catchment.model.batch import Batch, RefillStarted, SchemaChanged
-from catchment.model.errors import TargetRefused, TargetUnreachable
+from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
 from catchment.targets.ods import session, shapes
 from catchment.targets.ods.session import MOST_STAGINGS
@@ -109,7 +109,7 @@ def test_a_connection_that_is_killed_leaves_nothing_half_done(ods: Ods, target: 
 def test_an_error_in_the_middle_leaves_nothing_half_done(ods: Ods, target: OdsTarget) -> None:
     source = Source(target, "s0")
     source.load(ACCOUNTS, ("1", "ann"))
-    with pytest.raises(TargetRefused) as caught:
+    with pytest.raises(TableRefused) as caught:
         source.change(ACCOUNTS, ("d", "1"), ("c", "canary", "x"))
     assert caught.value.table == "public.accounts"
     assert "canary" not in str(caught.value)

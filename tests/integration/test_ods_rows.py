@@ -9,7 +9,7 @@ import pytest
 from ods_batches import Ods, Source, table
 from places import need_extension
 
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TableRefused
 from catchment.postgres.connection import conninfo
 from catchment.targets.ods.target import OdsTarget
 
@@ -193,7 +193,7 @@ def test_keys_and_columns_may_have_any_name(ods: Ods, source: Source) -> None:
 def test_a_bag_that_lacks_a_row_to_be_deleted_says_which_table_to_refill(ods: Ods, source: Source) -> None:
     facts = table("facts", "n int4", key=())
     source.load(facts, ("1",))
-    with pytest.raises(TargetRefused, match="lacks rows") as caught:
+    with pytest.raises(TableRefused, match="lacks rows") as caught:
         source.change(facts, ("d", "1"), ("d", "1"))
     assert caught.value.table == "public.facts"
     assert "catchment backfill orders public.facts" in str(caught.value)

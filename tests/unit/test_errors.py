@@ -17,6 +17,13 @@ def test_promise_5_an_error_is_one_line_with_where_what_and_remedy() -> None:
     assert str(SourceUnreachable("no answer")).startswith("no answer; check that the server runs")
 
 
+def test_promise_5_a_remedy_names_the_source_as_soon_as_it_is_known() -> None:
+    error = SourceUnreachable("broken", remedy='DROP TABLE "NAME"; `catchment source drop NAME` and a new run')
+    assert "`catchment source drop NAME`" in str(error)
+    error.source = "orders"
+    assert str(error).endswith('DROP TABLE "NAME"; `catchment source drop orders` and a new run')
+
+
 def test_errors_pass_between_processes_whole() -> None:
     error = pickle.loads(pickle.dumps(SlotLost("gone", source="orders", remedy="do this")))  # noqa: S301
     assert (str(error), error.source) == ("source orders: gone; do this", "orders")

@@ -25,7 +25,8 @@
     └── TargetError
         ├── TargetUnreachable      (retried) no connection, or it broke
         ├── TargetRefused          the target says no: privilege, encoding, something in the way
-        └── TableMisshapen         one table of the target cannot take what the source has
+        ├── TableMisshapen         one table of the target cannot take what the source has
+        └── TableRefused           (retried, without it) the target refuses what one table is told
 
 Each package translates its library's errors into these once. ``retry`` says whether trying again can help; what
 cannot be helped by trying again stops that source or target alone and waits for a person. Row values never appear.
@@ -33,11 +34,14 @@ cannot be helped by trying again stops that source or target alone and waits for
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_COMMAND = re.compile(r"(`catchment [a-z ]+) NAME\b")
 
 
 class CatchmentError(Exception):
-    """Base of all. ``str()`` is one line: where, what, remedy."""
+    """Base of all. ``str()`` is one line: where, what, remedy. In a command of a remedy NAME stands for the source."""
 
     retry: ClassVar[bool] = False
     default_remedy: ClassVar[str] = ""
@@ -55,7 +59,7 @@ class CatchmentError(Exception):
         self.target = target
         self.source = source
         self.table = table
-        self.remedy = remedy or self.default_remedy
+        self._remedy = remedy or self.default_remedy
         super().__init__(self.what)
 
     @property
@@ -64,13 +68,18 @@ class CatchmentError(Exception):
         parts = (("target", self.target), ("source", self.source), ("table", self.table))
         return ", ".join(f"{kind} {name}" for kind, name in parts if name)
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return self._remedy if self.source is None else _COMMAND.sub(rf"\1 {self.source}", self._remedy)
+
     def __str__(self) -> str:
         sentence = f"{self.where}: {self.what}" if self.where else self.what
         return f"{sentence}; {self.remedy}" if self.remedy else sentence
 
     def __reduce__(self) -> tuple[type[CatchmentError], tuple[str], dict[str, str | None]]:
         where = {"target": self.target, "source": self.source, "table": self.table}
-        return type(self), (self.what,), {**where, "remedy": self.remedy}
+        return type(self), (self.what,), {**where, "_remedy": self._remedy}
 
 
 class ConfigError(CatchmentError):
@@ -219,3 +228,9 @@ class TargetRefused(TargetError):
 
 class TableMisshapen(TargetError):
     """One table of the target cannot take what the source has; all others go on."""
+
+
+class TableRefused(TargetError):
+    """The target refuses what one table is told: it has stopped there by now, and all others go on when retried."""
+
+    retry = True

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from catchment.model.errors import CatchmentError, ConfigError, SourceRefused, SourceUnreachable, TableLocked
+from catchment.model.errors import (
+    CatchmentError,
+    ConfigError,
+    SourceRefused,
+    SourceUnreachable,
+    TableLocked,
+    TargetRefused,
+    TargetUnreachable,
+)
 
 PINNED = {
     "DateStyle": "ISO",
@@ -50,21 +59,25 @@ _RETRIED_CLASSES = {"08", "40", "53", "57", "58"}
 _LOCK_NOT_AVAILABLE = "55P03"
 _RETRIED_STATES = {_LOCK_NOT_AVAILABLE, "55006", "25006"}
 # libpq hands on no SQLSTATE when connecting fails, only the server's words.
-_REFUSALS = (
-    "password authentication failed",
-    "no pg_hba.conf entry",
-    "permission denied",
-    " does not exist",
-    "must be superuser or replication role",
-    "no password supplied",
-)
+_REFUSALS = {
+    "password authentication failed": "correct the password: it is in the dsn, in the variable that the dsn names, in "
+    "~/.pgpass or in the service file",
+    "no password supplied": "give it one: in the dsn as password=${VARIABLE}, in ~/.pgpass or in the service file",
+    "no pg_hba.conf entry": "let a line of that server's pg_hba.conf have this host, user and database",
+    "must be superuser or replication role": "on that server: ALTER ROLE … REPLICATION",
+    "permission denied for database": "on that server: GRANT CONNECT ON DATABASE … TO …",
+    "permission denied": "grant what the role of the dsn lacks",
+}
+_MISSING = re.compile(r'(role|database) "(.*)" does not exist')
+_NAMED_BY = {"role": "user", "database": "dbname"}
 # Their messages quote the value that was wrong.
 _CLASSES_WITH_VALUES = {"21", "22", "23", "P0"}
-_REMEDIES = {
+_SOURCE_REMEDIES = {
     "42501": "grant it; `catchment source sql NAME` prints all that a source needs, `catchment check` what is missing",
     "55000": "`catchment check` says which setting is missing",
     "42704": "`catchment check` says what is missing",
 }
+_TARGET_REMEDIES = {"42501": "grant it in the ODS; `catchment check` says what is missing there"}
 
 
 def conninfo(dsn: str, **parameters: str) -> str:
@@ -108,6 +121,7 @@ class Translation:
 
     unreachable: type[CatchmentError]
     refused: type[CatchmentError]
+    remedies: Mapping[str, str]
     source: str | None = None
     locked: type[CatchmentError] | None = None
 
@@ -121,8 +135,8 @@ class Translation:
                 return self.refused(
                     text, source=self.source, table=table, remedy="please report this defect of Catchment"
                 )
-            if any(refusal in text for refusal in _REFUSALS):
-                return self.refused(text, source=self.source, remedy="correct the dsn, or grant what its role lacks")
+            if remedy := _refusal_remedy(text):
+                return self.refused(text, source=self.source, remedy=remedy)
             return self.unreachable(text, source=self.source, table=table)
         if state[:2] in _CLASSES_WITH_VALUES:
             text = f"PostgreSQL reports {type(error).__name__} (SQLSTATE {state})"
@@ -133,7 +147,7 @@ class Translation:
         retried = state[:2] in _RETRIED_CLASSES or state in _RETRIED_STATES
         if retried:
             return self.unreachable(text, source=self.source, table=table, remedy="it is tried again")
-        remedy = _REMEDIES.get(state, "see what the server's own log says about it")
+        remedy = self.remedies.get(state, "see what the server's own log says about it")
         return self.refused(text, source=self.source, table=table, remedy=remedy)
 
     @contextlib.contextmanager
@@ -147,7 +161,19 @@ class Translation:
 
 def of_source(source: str) -> Translation:
     """Errors of a source's server."""
-    return Translation(SourceUnreachable, SourceRefused, source, locked=TableLocked)
+    return Translation(SourceUnreachable, SourceRefused, _SOURCE_REMEDIES, source, locked=TableLocked)
+
+
+def of_target(source: str | None = None) -> Translation:
+    """Errors of the server that a target is on, about what it has of this source."""
+    return Translation(TargetUnreachable, TargetRefused, _TARGET_REMEDIES, source)
+
+
+def _refusal_remedy(text: str) -> str | None:
+    """Of what a server says that lets nobody in; null for anything else, such as one that does not answer."""
+    if missing := _MISSING.search(text):
+        return f"correct {_NAMED_BY[missing[1]]} in the dsn, or have that {missing[1]} created on that server"
+    return next((remedy for refusal, remedy in _REFUSALS.items() if refusal in text), None)
 
 
 def connect(dsn: str, translation: Translation, **parameters: str) -> psycopg.Connection:

@@ -12,7 +12,7 @@ from psycopg import sql
 from catchment.changes.bag import coalesce_bag
 from catchment.changes.coalesce import coalesce
 from catchment.model.batch import META, UNCHANGED
-from catchment.model.errors import TableMisshapen, TargetRefused
+from catchment.model.errors import TableMisshapen
 from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.script import Add
@@ -25,7 +25,7 @@ _ROWS_TO_SORT = 1_000  # so that the index is walked in its order
 def apply_changes(add: Add, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str) -> None:
     """Add what brings the staging's relation from before the changes to after them.
 
-    Raises TableMisshapen before anything is added, TargetRefused and psycopg's errors.
+    Raises TableMisshapen before anything is added, and psycopg's errors.
     """
     columns = _columns(staging, table, source)
     if table.key:
@@ -147,7 +147,7 @@ def _apply_bag(
 
         def check(removed: int) -> None:
             if removed < copies:
-                raise TargetRefused(
+                raise TableMisshapen(
                     f"{staging.relation.quoted} in the ODS lacks rows that were deleted at the source",
                     source=source,
                     table=str(table),

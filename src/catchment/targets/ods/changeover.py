@@ -12,8 +12,10 @@ from psycopg import sql
 
 from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
+from catchment.postgres.connection import Translation
 from catchment.targets.ods import reshape, shapes
 from catchment.targets.ods.naming import Relation, live_relation, shortened
+from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, read_columns
 
@@ -70,13 +72,18 @@ def lets_tables_appear(connection: psycopg.Connection, entries: Sequence[Entry])
 
 
 def change_over(
-    connection: psycopg.Connection, registry: Registry, source: str, dataset: str, entries: Sequence[Entry]
+    connection: psycopg.Connection,
+    registry: Registry,
+    source: str,
+    dataset: str,
+    entries: Sequence[Entry],
+    translation: Translation,
 ) -> None:
     """Let the shadows of one refill take the place of what readers see, in the transaction that is open.
 
     A table that readers know keeps its identity and changes by DML only: views, grants and snapshots stay good. Where
     a column's type has changed its shadow replaces it, with its grants and indexes. One that cannot take its shadow's
-    shape stops alone.
+    shape stops alone. Raises Refusal when what a person did to one stands in the way.
     """
     for told in entries:
         entry = registry.entry(told.oid)  # another one may have taken its name just now
@@ -86,7 +93,7 @@ def change_over(
         connection.execute(sql.SQL("ANALYZE {}").format(shadow.relation.identifier))
         try:
             entry = reshape.move(connection, registry, source, dataset, entry, shadow.shape)
-            live = _take_place(connection, registry, source, dataset, replace(entry, shadow=shadow))
+            live = _take_place(connection, registry, source, dataset, replace(entry, shadow=shadow), translation)
             changed = Entry(entry.oid, Stored(live, shadow.shape), current=True)
         except TableMisshapen as error:
             shapes.drop(connection, shadow.relation)
@@ -95,7 +102,12 @@ def change_over(
 
 
 def _take_place(
-    connection: psycopg.Connection, registry: Registry, source: str, dataset: str, entry: Entry
+    connection: psycopg.Connection,
+    registry: Registry,
+    source: str,
+    dataset: str,
+    entry: Entry,
+    translation: Translation,
 ) -> Relation:
     """The shadow is used up; returns what readers see."""
     live, shadow = entry.live, entry.shadow
@@ -111,7 +123,8 @@ def _take_place(
             _replace(connection, live, shadow)
         else:
             reshape.adapt_columns(connection, live.relation, live.shape, shadow.shape)
-            _merge(connection, shadow, live)
+            with refusals(Place(shadow.shape, live.relation, entry.refill), translation):
+                _merge(connection, shadow, live)
             shapes.drop(connection, shadow.relation)
     return live.relation
 

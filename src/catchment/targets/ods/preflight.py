@@ -7,9 +7,9 @@ from contextlib import closing
 
 import psycopg
 
-from catchment.model.errors import CatchmentError, ConfigError, TargetRefused, TargetUnreachable
+from catchment.model.errors import CatchmentError, ConfigError, TargetRefused
 from catchment.model.table import Table
-from catchment.postgres.connection import Translation, connect
+from catchment.postgres.connection import connect, of_target
 from catchment.postgres.finding import Check, Finding, named
 from catchment.postgres.preflight import Report
 from catchment.postgres.preflight.asking import current_role, one, quoted
@@ -134,7 +134,7 @@ def check_ods(dsn: str, datasets: Mapping[str, str], sources: Mapping[str, Repor
     """
     shared = {source: report.tables for source, report in sources.items()}
     where = "ods"
-    translation = Translation(TargetUnreachable, TargetRefused)
+    translation = of_target()
     report = Report()
     try:
         with closing(connect(dsn, translation)) as connection, translation.around():

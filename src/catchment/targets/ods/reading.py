@@ -8,11 +8,11 @@ from typing import NoReturn, Self
 
 from psycopg import sql
 
-from catchment.model.errors import CatchmentError, TargetRefused, TargetUnreachable
+from catchment.model.errors import CatchmentError, TargetRefused
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.comparing import SNAPSHOT, ComparedTable, begun, key_columns
-from catchment.postgres.connection import Translation, connect
+from catchment.postgres.connection import connect, of_target
 from catchment.targets.ods.registry import FRONTIER, PREPARATION, Entry, Registry, Stored, read_frontier
 
 
@@ -23,7 +23,7 @@ class OdsReader:
 
     def __init__(self, dsn: str, source: str) -> None:
         self._source = source
-        self._translation = Translation(TargetUnreachable, TargetRefused, source)
+        self._translation = of_target(source)
         self._compared: dict[tuple[str, Table], ComparedTable] = {}
         self._connection = connect(dsn, self._translation)
         try:

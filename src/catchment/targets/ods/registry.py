@@ -113,11 +113,12 @@ class Registry:
 
     def out_of_date(self) -> dict[str, str | None]:
         """As the target's contract says: tables that have stopped, and those that somebody dropped."""
-        query = f"{_ENTRIES} schema IS NOT NULL AND refill IS NULL ORDER BY oid"
+        query = f"{_ENTRIES} (schema IS NOT NULL OR stopped IS NOT NULL) AND refill IS NULL ORDER BY oid"
         rows = psycopg.ClientCursor(self._connection).execute(query, (self._source,)).fetchall()
-        entries = [(str(_table(row[3])), self._read(row)) for row in rows]
-        waiting = [(name, entry) for name, entry in entries if entry.stopped or not entry.live]
-        return {name: entry.stopped if entry.live else None for name, entry in waiting}
+        # One that stopped before it ever appeared has no place: nobody can have dropped it.
+        entries = [(str(_table(row[3] or row[6])), row[1] is None, self._read(row)) for row in rows]
+        waiting = [(name, unseen, entry) for name, unseen, entry in entries if entry.stopped or not entry.live]
+        return {name: entry.stopped if entry.live or unseen else None for name, unseen, entry in waiting}
 
     def all(self) -> list[Entry]:
         """Every table of the source."""

@@ -11,15 +11,16 @@ from psycopg import pq
 from psycopg.abc import PQGen
 from psycopg.waiting import Ready, Wait
 
-from catchment.model.table import Table
+from catchment.model.errors import TableMisshapen
 from catchment.postgres.connection import Translation
+from catchment.targets.ods.refusal import Place, Refusal, refusals
 
 _PIECE = 1 << 18  # bytes: the server reads one while the next is handed over
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    table: Table
+    place: Place
     statement: bytes
     content: memoryview | None
     check: Callable[[int], None] | None
@@ -47,18 +48,18 @@ class Script:
         self._translation = translation
         self._steps: list[_Step] = []
 
-    def about(self, table: Table) -> Add:
-        """How to add statements, each of them just one; errors will name the table."""
+    def about(self, place: Place) -> Add:
+        """How to add statements, each of them just one, about one place."""
 
         def add(
             statement: bytes, content: memoryview | None = None, check: Callable[[int], None] | None = None
         ) -> None:
-            self._steps.append(_Step(table, statement, content, check))
+            self._steps.append(_Step(place, statement, content, check))
 
         return add
 
     def run(self) -> None:
-        """Do it all in the transaction that is open. Raises the translation's errors and the checks'."""
+        """Do it all in the transaction that is open. Raises Refusal and the translation's errors."""
         if not self._steps:
             return
         pgconn, wait = self._connection.pgconn, self._connection.wait
@@ -66,13 +67,16 @@ class Script:
             pgconn.send_query(b"; ".join(step.statement for step in self._steps))
             wait(_flush(pgconn))
         for step in self._steps:
-            with self._translation.around(str(step.table)):
+            with refusals(step.place, self._translation):
                 if step.content is not None:
                     wait(_result(pgconn))
                     wait(_put(pgconn, step.content))
                 result = wait(_result(pgconn))
             if step.check:
-                step.check((result and result.command_tuples) or 0)
+                try:
+                    step.check((result and result.command_tuples) or 0)
+                except TableMisshapen as error:
+                    raise Refusal(step.place, error) from None
         with self._translation.around():
             wait(_result(pgconn))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -10,12 +11,13 @@ import psycopg
 from psycopg import sql
 
 from catchment.model.batch import Batch
-from catchment.model.errors import TargetRefused, TargetUnreachable
+from catchment.model.errors import TableRefused
 from catchment.model.frontier import Frontier
-from catchment.postgres.connection import Translation
+from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
 from catchment.targets.base import Pace
 from catchment.targets.ods.naming import live_relation
+from catchment.targets.ods.refusal import Refusal, stop
 from catchment.targets.ods.registry import FRONTIER, Registry, read_frontier
 from catchment.targets.ods.session import Session
 from catchment.targets.ods.transaction import Transaction
@@ -39,28 +41,36 @@ class OdsTarget:
         self._dsn = dsn
         self._datasets = datasets
         self._sessions = Pool[Session](most_connections)
+        self._refused = defaultdict[str, set[tuple[int, str | None]]](set)
 
     def frontier(self, source: str) -> Frontier | None:
         """Read from ``catchment.frontier``. Raises TargetUnreachable, TargetRefused."""
-        translation = _translation(source)
+        translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
             return read_frontier(session.connection.execute(FRONTIER, (source,)))
 
     def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
         """All in one transaction, but for one thing: what comes before a table appears is committed first.
 
-        Raises TargetUnreachable, TargetRefused; nothing is half done then.
+        Raises TargetUnreachable, TargetRefused; nothing is half done then. Raises TableRefused when one table does not
+        take its changes: that one has stopped then, and the same batches go in without it.
         """
-        translation = _translation(source)
-        with translation.around(), self._lend(translation) as session:
-            transaction = Transaction(session, source, self._datasets[source], translation)
-            for frontier, batch in batches:
-                transaction.take(frontier, batch)
-            transaction.commit()
+        translation = of_target(source)
+        with translation.around():
+            try:
+                with self._lend(translation) as session:
+                    transaction = Transaction(
+                        session, source, self._datasets[source], translation, self._refused[source]
+                    )
+                    for frontier, batch in batches:
+                        transaction.take(frontier, batch)
+                    transaction.commit()
+            except Refusal as refusal:
+                raise self._stopped(translation, source, refusal) from None
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused."""
-        translation = _translation(source)
+        translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
             return Registry(session.connection, source).out_of_date()
 
@@ -69,7 +79,7 @@ class OdsTarget:
 
         Raises TargetUnreachable, and TargetRefused when something, such as a view, depends on a table.
         """
-        translation = _translation(source)
+        translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
             session.begin(source)
             registry = Registry(session.connection, source)
@@ -83,16 +93,21 @@ class OdsTarget:
             registry.forget()
             session.connection.execute("COMMIT")
 
+    def _stopped(self, translation: Translation, source: str, refusal: Refusal) -> TableRefused:
+        # A refill that is told from its beginning once more must leave the table out.
+        self._refused[source].add((refusal.place.table.oid, refusal.place.refill))
+        with self._lend(translation) as session:
+            session.begin(source)
+            error = stop(session.connection, Registry(session.connection, source), source, refusal)
+            session.commit(source, None)
+        return error
+
     def close(self) -> None:
         """Close the connections, those in use when they are done."""
         self._sessions.close()
 
     def _lend(self, translation: Translation) -> AbstractContextManager[Session]:
         return self._sessions.lend(lambda: Session.open(self._dsn, translation))
-
-
-def _translation(source: str) -> Translation:
-    return Translation(TargetUnreachable, TargetRefused, source)
 
 
 def _drop_if_empty(connection: psycopg.Connection, schema: str) -> None:

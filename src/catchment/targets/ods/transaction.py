@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
@@ -28,9 +29,10 @@ from catchment.postgres.connection import Translation
 from catchment.targets.ods import reshape, shapes
 from catchment.targets.ods.apply import apply_changes
 from catchment.targets.ods.changeover import change_over, lets_tables_appear, wait_for_old_snapshots
-from catchment.targets.ods.naming import live_relation, shadow_relation
+from catchment.targets.ods.naming import Relation, live_relation, shadow_relation
+from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
-from catchment.targets.ods.script import Add, Script
+from catchment.targets.ods.script import Script
 from catchment.targets.ods.session import MOST_STAGINGS, Session
 
 _MOST_ROWS = 1 << 16
@@ -50,20 +52,29 @@ class Transaction:
     """What one ``apply`` does to the ODS: nothing is visible before a commit, which is at the end of a transaction.
 
     Rows are held until some 64k rows, 16 MB or 100 tables have come, or an event: memory stays bounded however large a
-    source's transaction is.
+    source's transaction is. ``refused``: tables that a refill cannot bring, by oid and refill.
     """
 
-    def __init__(self, session: Session, source: str, dataset: str, translation: Translation) -> None:
+    def __init__(
+        self,
+        session: Session,
+        source: str,
+        dataset: str,
+        translation: Translation,
+        refused: Collection[tuple[int, str | None]] = (),
+    ) -> None:
         self._session = session
         self._connection = session.connection
         self._source = source
         self._dataset = dataset
         self._translation = translation
+        self._refused = refused
         self._held: dict[int, _Held] = {}
         self._held_rows = 0
         self._held_bytes = 0
         self._position: Frontier | None = None
         self._begun_at: Frontier | None = None
+        self._changed: dict[Relation, Place] = {}
         self._begin()
 
     def take(self, frontier: Frontier, batch: Batch) -> None:
@@ -91,7 +102,14 @@ class Transaction:
     def commit(self) -> None:
         """Make all that was taken durable, together with the frontier."""
         self._flush()
-        self._session.commit(self._source, self._position if self._position != self._begun_at else None)
+        try:
+            self._session.commit(self._source, self._position if self._position != self._begun_at else None)
+        except psycopg.Error as error:
+            place = self._changed.get(Relation(error.diag.schema_name or "", error.diag.table_name or ""))
+            if place is None:
+                raise
+            with refusals(place, self._translation):  # a deferred constraint
+                raise
 
     def _begin(self) -> None:
         self._begun_at = self._position = self._session.begin(self._source)
@@ -129,12 +147,17 @@ class Transaction:
                     self._empty(self._registry.entry(table.oid))
             case RefillStarted(refill, tables):
                 for table in tables:
+                    if (table.oid, refill) in self._refused:
+                        continue
                     with self._translation.around(str(table)):
                         self._begin_shadow(refill, table)
             case RefillFinished(refill):
-                change_over(
-                    self._connection, self._registry, self._source, self._dataset, self._registry.refilled(refill)
-                )
+                entries = self._registry.refilled(refill)
+                for entry in entries:
+                    if entry.live:
+                        place = Place(entry.live.shape, entry.live.relation, refill)
+                        self._changed[entry.live.relation] = place
+                change_over(self._connection, self._registry, self._source, self._dataset, entries, self._translation)
 
     def _reshape(self, table: Table) -> None:
         connection = self._connection
@@ -154,7 +177,8 @@ class Transaction:
         live = entry.live if entry.current else None
         for stored in filter(None, (live, entry.shadow)):
             # TRUNCATE would empty the table for older snapshots too.
-            self._connection.execute(sql.SQL("DELETE FROM {}").format(stored.relation.identifier))
+            with refusals(Place(stored.shape, stored.relation), self._translation):
+                self._connection.execute(sql.SQL("DELETE FROM {}").format(stored.relation.identifier))
 
     def _begin_shadow(self, refill: str, table: Table) -> None:
         entry = self._registry.entry(table.oid)
@@ -206,26 +230,28 @@ class Transaction:
         script = Script(self._connection, self._translation)
         for entry, held in zip(self._registry.entries(self._held), self._held.values(), strict=True):
             with self._translation.around(str(held.table)):
-                self._apply(script.about(held.table), entry, held.table, held.rows)
+                self._apply(script, entry, held.table, held.rows)
         script.run()
         self._held = {}
         self._held_rows = self._held_bytes = 0
 
-    def _apply(self, add: Add, entry: Entry, table: Table, rows: Sequence[TableRows]) -> None:
+    def _apply(self, script: Script, entry: Entry, table: Table, rows: Sequence[TableRows]) -> None:
         """What came out of the stream goes to the live table and the shadow, a refill's rows to its shadow alone."""
         streamed = [one.data for one in rows if one.refill is None]
         if entry.live and entry.current and streamed:
             try:
-                self._apply_to(add, entry.live, table, streamed)
+                self._apply_to(script, entry.live, Place(table, entry.live.relation), streamed)
             except TableMisshapen as error:
                 self._registry.save(_stopped(entry, error))
         if entry.shadow:
             told = [one.data for one in rows if one.refill in (None, entry.refill)]
-            self._apply_to(add, entry.shadow, table, told)
+            self._apply_to(script, entry.shadow, Place(table, entry.shadow.relation, entry.refill), told)
 
-    def _apply_to(self, add: Add, stored: Stored, table: Table, changes: list[pa.RecordBatch]) -> None:
-        staging = self._session.staging(stored.relation, stored.stamp, table)
-        apply_changes(add, staging, table, _in_order(changes), self._source)
+    def _apply_to(self, script: Script, stored: Stored, place: Place, changes: list[pa.RecordBatch]) -> None:
+        self._changed[place.relation] = place
+        staging = self._session.staging(place.relation, stored.stamp, place.table)
+        with refusals(place, self._translation):
+            apply_changes(script.about(place), staging, place.table, _in_order(changes), self._source)
 
 
 def _stopped(entry: Entry, error: TableMisshapen) -> Entry:

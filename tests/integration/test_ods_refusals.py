@@ -1,0 +1,162 @@
+"""What a person did to a table in the ODS: it stops there alone, and is told with what removes the obstacle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from ods_batches import Ods, Source, table
+
+from catchment.model.batch import RefillFinished, RefillStarted
+from catchment.model.errors import TableRefused, TargetRefused
+from catchment.targets.ods.target import OdsTarget
+
+ACCOUNTS = table("accounts", "id int4", "name text")
+PLACES = table("places", "id int4")
+AGAIN = "then run `catchment backfill orders public.accounts`"
+
+_TRIGGER = """
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''canary''; END';
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON orders.accounts FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+_DEFERRED = """
+CREATE TABLE public.known (id int4 PRIMARY KEY);
+ALTER TABLE orders.accounts ADD CONSTRAINT is_known FOREIGN KEY (id) REFERENCES known DEFERRABLE INITIALLY DEFERRED
+    NOT VALID;
+"""
+
+
+@pytest.fixture
+def ods(ods_database: str) -> Iterator[Ods]:
+    ods = Ods(ods_database)
+    yield ods
+    ods.connection.close()
+
+
+@pytest.fixture
+def source(ods_database: str) -> Iterator[Source]:
+    target = OdsTarget(ods_database, {"orders": "orders"})
+    yield Source(target)
+    target.close()
+
+
+@pytest.mark.parametrize(
+    ("meddling", "said", "mending"),
+    [
+        pytest.param(
+            "ALTER TABLE orders.accounts ADD CONSTRAINT short CHECK (length(name) < 5)",
+            'constraint "short" of "orders"."accounts" refuses it (CheckViolation, SQLSTATE 23514); ',
+            'ALTER TABLE "orders"."accounts" DROP CONSTRAINT "short";',
+            id="check",
+        ),
+        pytest.param(
+            _TRIGGER,
+            'trigger "refuse" refuses it (RaiseException, SQLSTATE P0001); ',
+            'DROP TRIGGER "refuse" ON "orders"."accounts";',
+            id="trigger",
+        ),
+        pytest.param(
+            "ALTER TABLE orders.accounts ADD COLUMN own int; UPDATE orders.accounts SET own = 1;"
+            "ALTER TABLE orders.accounts ALTER own SET NOT NULL",
+            'column "own" is NOT NULL',
+            'ALTER TABLE "orders"."accounts" ALTER COLUMN "own" DROP NOT NULL;',
+            id="not null",
+        ),
+        pytest.param(
+            "CREATE UNIQUE INDEX names ON orders.accounts (left(name, 0))",
+            'unique index "orders"."names" refuses it',
+            'DROP INDEX "orders"."names";',
+            id="unique index",
+        ),
+        pytest.param(
+            _DEFERRED,
+            'constraint "is_known" of "orders"."accounts" refuses it',
+            'ALTER TABLE "orders"."accounts" DROP CONSTRAINT "is_known";',
+            id="deferred",
+        ),
+    ],
+)
+def test_what_a_person_put_on_a_table_stops_that_table_alone_and_its_remedy_mends_it(
+    ods: Ods, source: Source, meddling: str, said: str, mending: str
+) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.load(PLACES, ("1",))
+    ods.execute(meddling)
+    told = source.batch(source.rows(ACCOUNTS, [("c", "2", "canary")]), source.rows(PLACES, [("c", "2")]))
+    with pytest.raises(TableRefused) as caught:
+        source.apply(told)
+    assert caught.value.retry
+    assert said in str(caught.value)
+    assert mending in caught.value.remedy
+    assert AGAIN in caught.value.remedy
+    assert "canary" not in str(caught.value)
+    source.apply(told)
+    assert ods.rows("orders.places") == ["(1)", "(2)"]
+    assert ods.one("SELECT count(*) FROM orders.accounts") == 1
+    assert source.out_of_date() == {"public.accounts": str(caught.value)}
+    # A refill that meets the same again, told in one piece, stops it again, alone.
+    refill = source.batch(
+        RefillStarted("r9", (ACCOUNTS,), ("ods",)),
+        source.rows(ACCOUNTS, [("r", "1", "ann"), ("r", "2", "canary")], "r9"),
+    )
+    finish = source.batch(RefillFinished("r9"), source.rows(PLACES, [("d", "1")]))
+    with pytest.raises(TableRefused):
+        source.apply(refill, finish)
+    source.apply(refill, finish)
+    assert ods.rows("orders.places") == ["(2)"]
+    assert list(source.out_of_date()) == ["public.accounts"]
+    ods.execute(mending)
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "canary"))
+    source.change(ACCOUNTS, ("c", "3", "canary"))
+    assert source.out_of_date() == {}
+    assert ods.one("SELECT count(*) FROM orders.accounts") == 3
+
+
+def test_a_privilege_that_was_taken_away_is_told_with_its_grant(ods: Ods) -> None:
+    role = "clerk_" + str(ods.one("SELECT current_database()"))
+    ods.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {ods.one('SELECT current_database()')} TO {role}")
+    target = OdsTarget(f"{ods.dsn} user={role}", {"orders": "orders"})
+    source = Source(target)
+    source.load(ACCOUNTS, ("1", "ann"))
+    owner = str(ods.one("SELECT current_user"))
+    ods.execute(f"ALTER TABLE orders.accounts OWNER TO {owner}")
+    with pytest.raises(TableRefused) as caught:
+        source.change(ACCOUNTS, ("c", "2", "bob"))
+    grant = f'GRANT SELECT, INSERT, UPDATE, DELETE ON "orders"."accounts" TO "{role}";'
+    assert f'role "{role}" lacks a privilege on it' in str(caught.value)
+    assert grant in caught.value.remedy
+    ods.execute(grant)
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
+    target.close()
+    ods.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_a_table_whose_values_the_ods_does_not_take_keeps_no_other_from_appearing(ods: Ods, source: Source) -> None:
+    told = source.batch(
+        RefillStarted("r1", (ACCOUNTS, PLACES), ("ods",)),
+        source.rows(ACCOUNTS, [("r", "canary", "ann")], "r1"),
+        source.rows(PLACES, [("r", "1")], "r1"),
+    )
+    with pytest.raises(TableRefused) as caught:
+        source.apply(told)
+    assert "canary" not in str(caught.value)
+    source.apply(told)
+    source.finish("r1")
+    source.change(PLACES, ("c", "2"))
+    assert ods.rows("orders.places") == ["(1)", "(2)"]
+    assert source.out_of_date() == {"public.accounts": str(caught.value)}
+    source.load(ACCOUNTS, ("1", "ann"))
+    assert source.out_of_date() == {}
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+
+
+def test_an_error_that_is_about_no_table_is_not_blamed_on_one(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    ods.execute("ALTER TABLE catchment.frontier ADD CONSTRAINT no CHECK (false) NOT VALID")
+    told = source.batch(source.rows(ACCOUNTS, [("c", "2", "bob")]))
+    with pytest.raises(TargetRefused, match="SQLSTATE 23514"):
+        source.apply(told)
+    ods.execute("ALTER TABLE catchment.frontier DROP CONSTRAINT no")
+    source.apply(told)
+    assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
