@@ -377,6 +377,11 @@ def test_types_are_the_same_where_the_ods_has_them_and_text_elsewhere(ods: Ods, 
         "tsvector": "tsvector",
         "_json": "json[]",
         "oid": "oid",
+        "bit": '"bit"',
+        "bit%5": "bit(5)",
+        "bpchar": "bpchar",
+        "_bpchar%9": "character(5)[]",
+        "interval%2147418115": "interval(3)",
     }
     wide = table("wide", "id int8", *(f"c{at} {kind}" for at, kind in enumerate(kinds)))
     source.load(wide)
@@ -385,6 +390,7 @@ def test_types_are_the_same_where_the_ods_has_them_and_text_elsewhere(ods: Ods, 
         " WHERE attrelid = 'orders.wide'::regclass AND attnum > 1 ORDER BY attnum"
     ).fetchall()
     assert [kind for (kind,) in found] == list(kinds.values())
+    assert source.out_of_date() == {}
 
 
 def test_forget_removes_what_was_built_from_one_source_only(ods: Ods, source: Source) -> None:

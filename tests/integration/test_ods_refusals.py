@@ -160,3 +160,38 @@ def test_an_error_that_is_about_no_table_is_not_blamed_on_one(ods: Ods, source: 
     ods.execute("ALTER TABLE catchment.frontier DROP CONSTRAINT no")
     source.apply(told)
     assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
+
+
+@pytest.mark.parametrize(
+    ("meddling", "said"),
+    [
+        ("ALTER TABLE orders.accounts RENAME COLUMN name TO title", "has no column name"),
+        ("ALTER TABLE orders.accounts DROP COLUMN name", "has no column name"),
+        ("ALTER TABLE orders.accounts ALTER name TYPE varchar(9)", "name of type character varying(9) instead of text"),
+        ("ALTER TABLE orders.accounts DROP CONSTRAINT accounts_pkey", "has another primary key"),
+    ],
+    ids=["renamed", "dropped", "type", "key"],
+)
+def test_an_altered_table_stops_before_a_change_meets_it(ods: Ods, source: Source, meddling: str, said: str) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    assert source.out_of_date() == {}
+    ods.execute(meddling)
+    (sentence,) = source.out_of_date().values()
+    assert said in str(sentence)
+    source.change(ACCOUNTS, ("c", "2", "bob"))
+    assert source.out_of_date() == {"public.accounts": sentence}
+    assert ods.one("SELECT count(*) FROM orders.accounts") == 1
+    ods.execute("DROP TABLE orders.accounts")
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    assert source.out_of_date() == {}
+
+
+def test_what_people_add_to_a_table_is_theirs(ods: Ods, source: Source) -> None:
+    users = table("users", "id int4", "name public.citext@citext")
+    source.load(users, ("1", "ann"))
+    ods.execute("ALTER TABLE orders.users ADD COLUMN note text DEFAULT 'x'; CREATE INDEX ON orders.users (note)")
+    ods.execute("CREATE EXTENSION citext")
+    assert source.out_of_date() == {}
+    source.change(users, ("c", "2", "bob"))
+    assert ods.rows("orders.users") == ["(1,ann,x)", "(2,bob,x)"]
+    assert source.out_of_date() == {}

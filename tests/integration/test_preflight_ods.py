@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -109,10 +110,35 @@ def test_a_schema_of_others_with_our_own_name_is_in_the_way(ods_database: str) -
 
 
 def test_our_own_tables_are_not_in_the_way(ods_database: str) -> None:
-    do(ods_database, f"CREATE SCHEMA shop; CREATE TABLE shop.accounts (); CREATE TABLE shop.analysis (); {CREATION}")
-    known = "INSERT INTO catchment.tables (source, oid, schema, name, current) VALUES"
-    do(ods_database, f"{known} ('shop', 4711, 'shop', 'accounts', true)")
+    fill(ods_database)
     assert names(look(ods_database, ACCOUNTS)) == []
+    do(ods_database, "ALTER TABLE shop.accounts ADD COLUMN note text")
+    assert names(look(ods_database, ACCOUNTS)) == []
+
+
+def test_what_does_not_go_on_in_the_ods_is_told_with_its_remedy(ods_database: str) -> None:
+    fill(ods_database)
+    do(ods_database, "ALTER TABLE shop.accounts RENAME COLUMN id TO number")
+    finding = at(look(ods_database, ACCOUNTS), "ods_stopped")
+    assert (finding.level, finding.where) == ("error", "ods, source shop, table public.accounts")
+    assert finding.what == 'it is stopped: "shop"."accounts" in the ODS has no column id: somebody altered it there'
+    assert 'DROP TABLE "shop"."accounts"; in the ODS' in finding.remedy
+    do(
+        ods_database,
+        "UPDATE catchment.tables SET current = false, stopped = 'source shop, table public.accounts: a; b'",
+    )
+    finding = at(look(ods_database, ACCOUNTS), "ods_stopped")
+    assert (finding.what, finding.remedy) == ("it is stopped: a", "b")
+    do(ods_database, "DROP TABLE shop.accounts")
+    assert names(look(ods_database, ACCOUNTS)) == ["ods_dropped"]
+
+
+def fill(ods: str) -> None:
+    """Have it hold the accounts, as if they had been delivered."""
+    tables = "CREATE TABLE shop.accounts (id int PRIMARY KEY); CREATE TABLE shop.analysis ();"
+    do(ods, f"CREATE SCHEMA shop; {tables} {CREATION}")
+    known = "INSERT INTO catchment.tables (source, oid, schema, name, shape, current) VALUES"
+    do(ods, f"{known} ('shop', 4711, 'shop', 'accounts', '{json.dumps(ACCOUNTS.to_json())}', true)")
 
 
 def test_a_name_that_would_be_cut_is_an_error(ods_database: str) -> None:

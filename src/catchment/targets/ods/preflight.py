@@ -15,7 +15,9 @@ from catchment.postgres.preflight import Report
 from catchment.postgres.preflight.asking import current_role, one, quoted
 from catchment.postgres.preflight.server import check_connection, check_server
 from catchment.targets.ods.columns import ods_types
+from catchment.targets.ods.meddling import Meddling
 from catchment.targets.ods.naming import OWN_SCHEMA, Relation, live_relation
+from catchment.targets.ods.registry import PREPARATION, Registry
 
 SAME_DATABASE = Check(
     "ods_apart",
@@ -74,6 +76,19 @@ SCHEMA_SHARED = Check(
 )
 NAME_TOO_LONG = Check(
     "ods_name", "error", "it cannot have its name in the ODS: {what}", "PostgreSQL would cut it", "{remedy}"
+)
+STOPPED = Check(
+    "ods_stopped",
+    "error",
+    "it is stopped: {what}",
+    "readers keep what they see of it, which takes no changes",
+    "{remedy}",
+)
+DROPPED = Check(
+    "ods_dropped",
+    "notice",
+    "somebody dropped or renamed it in the ODS",
+    "a running hub reads it again",
 )
 LANDS_AS_TEXT = Check(
     "ods_text",
@@ -193,6 +208,10 @@ def _names(
     prepared = one(connection, _PREPARED)
     if not prepared and one(connection, "SELECT to_regnamespace('catchment') IS NOT NULL"):
         yield OWN_SCHEMA_TAKEN.found("ods")
+    if prepared:
+        connection.execute(PREPARATION)
+        for source in shared:
+            yield from _standing(connection, source)
     known = "SELECT schema, name FROM catchment.tables WHERE schema <> ''"
     ours = {Relation(*row) for row in connection.execute(known)} if prepared else set()
     strangers = {
@@ -204,6 +223,19 @@ def _names(
         yield TABLE_TAKEN.found(places[relation], table=relation.quoted, kind=strangers[relation])
     for schema in sorted({relation.schema for relation in strangers} - {relation.schema for relation in ours}):
         yield SCHEMA_SHARED.found("ods", schema=schema)
+
+
+def _standing(connection: psycopg.Connection, source: str) -> Iterator[Finding]:
+    """What the ODS has of this source, and does not keep up to date."""
+    stopped = dict(Registry(connection, source).out_of_date())
+    stopped |= {str(error.table): str(error) for _, error in Meddling(source).found(connection)}
+    for table, sentence in stopped.items():
+        where = f"ods, source {source}, table {table}"
+        if sentence is None:
+            yield DROPPED.found(where)
+        else:
+            what, _, remedy = sentence.removeprefix(f"source {source}, table {table}: ").partition("; ")
+            yield STOPPED.found(where, what=what, remedy=remedy)
 
 
 def _types(connection: psycopg.Connection, shared: Mapping[str, Sequence[Table]]) -> Iterator[Finding]:

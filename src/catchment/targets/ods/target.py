@@ -16,6 +16,7 @@ from catchment.model.frontier import Frontier
 from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
 from catchment.targets.base import Pace
+from catchment.targets.ods.meddling import Meddling, stop_altered
 from catchment.targets.ods.naming import live_relation
 from catchment.targets.ods.refusal import Refusal, stop
 from catchment.targets.ods.registry import FRONTIER, Registry, read_frontier
@@ -41,6 +42,7 @@ class OdsTarget:
         self._dsn = dsn
         self._datasets = datasets
         self._sessions = Pool[Session](most_connections)
+        self._meddling: dict[str, Meddling] = {}
         self._refused = defaultdict[str, set[tuple[int, str | None]]](set)
 
     def frontier(self, source: str) -> Frontier | None:
@@ -69,10 +71,17 @@ class OdsTarget:
                 raise self._stopped(translation, source, refusal) from None
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
-        """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused."""
+        """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused.
+
+        A table that somebody altered stops by being found here, if no change has met it yet.
+        """
         translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
-            return Registry(session.connection, source).out_of_date()
+            session.begin(source)
+            stop_altered(session.connection, source, self._meddling.setdefault(source, Meddling(source)))
+            found = Registry(session.connection, source).out_of_date()
+            session.commit(source, None)
+            return found
 
     def forget(self, source: str) -> None:
         """Drop the source's tables, its schemas if nothing else is in them, and all records of it.

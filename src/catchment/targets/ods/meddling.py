@@ -1,0 +1,74 @@
+"""Tables of the ODS that somebody altered: found by comparing its catalog with what Catchment made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+
+from catchment.model.errors import TableMisshapen
+from catchment.targets.ods import shapes
+from catchment.targets.ods.columns import ods_types
+from catchment.targets.ods.registry import Entry, Registry, Stored
+from catchment.targets.ods.session import OdsColumn, read_columns
+
+# Of every table that takes changes: another fingerprint when it, or what is recorded of it, has become another.
+_FINGERPRINTS = """
+SELECT t.oid, md5(concat_ws(' ', c.oid, t.shape,
+    (SELECT i.indkey FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+    (SELECT string_agg(format('%%s %%s %%s', a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum)
+     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)))
+FROM catchment.tables t
+JOIN pg_class c ON c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))
+WHERE t.source = %s AND t.current
+"""
+
+
+class Meddling:
+    """Looks at what was altered since it last looked; the first look is at all tables of the source."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._right: dict[int, str] = {}
+
+    def found(self, connection: psycopg.Connection) -> Iterator[tuple[Entry, TableMisshapen]]:
+        """Tables that take changes, or try to, and are not as they were made any more."""
+        fingerprints: dict[int, str] = dict(connection.execute(_FINGERPRINTS, (self._source,)).fetchall())
+        unknown = [oid for oid, fingerprint in fingerprints.items() if self._right.get(oid) != fingerprint]
+        for entry in Registry(connection, self._source).entries(unknown) if unknown else []:
+            if entry.live is None:
+                continue
+            wrong = _wrong(connection, entry.live)
+            if wrong is None:
+                self._right[entry.oid] = fingerprints[entry.oid]
+            else:
+                relation, table = entry.live.relation, entry.live.shape
+                what = f"{relation.quoted} in the ODS {wrong}: somebody altered it there"
+                yield entry, shapes.misshapen(what, self._source, relation, table)
+
+
+def stop_altered(connection: psycopg.Connection, source: str, meddling: Meddling) -> None:
+    """Record of all that were altered that they have stopped, in the transaction that is open."""
+    registry = Registry(connection, source)
+    for entry, error in meddling.found(connection):
+        registry.save(replace(entry, current=False, stopped=str(error)))
+
+
+def _wrong(connection: psycopg.Connection, live: Stored) -> str | None:
+    """What of the relation is not as its table wants it; null when all is. Columns of somebody's own may be there."""
+    columns = read_columns(connection, live.stamp)
+    for column, type_ in zip(live.shape.columns, ods_types(connection, live.shape), strict=True):
+        found = columns.get(column.name)
+        if found is None:
+            return f"has no column {column.name}"
+        # The type of an extension that came after the table is text there.
+        if (is_now := _type(found)) != type_ and not (column.type_extension and is_now == "text"):
+            return f"has column {column.name} of type {is_now} instead of {type_}"
+    if {column.name for column in columns.values() if column.equals} != set(live.shape.key):
+        return "has another primary key"
+    return None
+
+
+def _type(column: OdsColumn) -> str:
+    return column.type.as_string(None)
