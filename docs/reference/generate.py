@@ -33,7 +33,7 @@ METRICS_HEAD = """# Metrics
 |---|---|
 | `/metrics` | what is below, in Prometheus' text format or OpenMetrics, as the client asks |
 | `/livez` | 200 while the supervisor looks after its workers and each of them has reported within 30 s |
-| `/readyz` | 200 when every source is streaming and every target is past its first load and goes on |
+| `/readyz` | 200 when every source is streaming, every target is past its first load, and no table is stopped |
 
 The last two answer 503 otherwise, with one line for each reason. A refill beside the stream leaves a hub ready.
 Dashboard, alert rules and a systemd unit are in [deploy/](../../deploy/README.md).
@@ -98,12 +98,12 @@ CLI_FOOT = """
 |---|---|
 | `starting` | it connects, or nothing was heard of it yet |
 | `streaming` | all is well |
-| `refilling` | tables are being read; the stream goes on meanwhile |
+| `refilling` | tables are being read, of a target all of them; the stream goes on meanwhile |
 | `retrying` | it mends itself once the cause is gone |
 | `stopped` | it waits for a person, and is looked at again every 20 s |
 | `dropped` | the source was removed while the hub runs |
 | `silent` | nothing was heard of it for 15 s, and what was known is stale: only how far it had got is shown |
-| `not running` | no hub runs it |
+| `not running` | no hub runs it; a source that is new in `catchment.toml` waits for the next start |
 
 `status --json` prints one object: `running`, whether a hub runs here; `sources` and `targets`, one for each source.
 
@@ -118,7 +118,7 @@ CLI_FOOT = """
 | `slot` | of a source: `active`, `wal_status`, `retained_bytes`, as its server says |
 | `rows_per_second` | of a source: changes that came in the last second |
 | `refills` | of a source: the backfill under way, `tables` to go, `rows` read `of` an estimate, `rows_per_second` |
-| `tables` | of a source: `name`, `state`, `remedy` of each |
+| `tables` | of a source: `name`, `state`, `remedy` of each, `stopped` also where a target has stopped it |
 
 What is unknown is null.
 """

@@ -205,6 +205,7 @@ def test_promise_5_a_table_that_stops_in_the_ods_keeps_a_run_from_being_caught_u
     execute(ods_database, "ALTER TABLE orders.places DROP COLUMN name")
     execute(source_database, "UPDATE places SET name = 'changed' WHERE id = 7")
     stopped = hub.command("run", "--until-caught-up", expect=1)
+    assert "stopped: source orders, table public.places: " in stopped.stderr
     assert 'DROP TABLE "orders"."places"; in the ODS' in stopped.stderr
     execute(ods_database, "DROP TABLE orders.places")
     hub.until_caught_up()

@@ -355,7 +355,8 @@ def test_source_drop_asks_the_running_hub(config: Path, state: Path) -> None:
 
 
 def test_status_is_the_hubs(config: Path, state: Path) -> None:
-    status = Status("orders", None, "worker-1", "stopped", "source orders: mend it", NOW, {"position": "0/10"})
+    now = datetime.now(UTC)
+    status = Status("orders", None, "worker-1", "stopped", "source orders: mend it", now, {"position": "0/10"})
     with StateLock(state), closing(SqliteHub(state / "hub.sqlite")) as hub:
         hub.report("worker-1", [status])
         (source,) = json.loads(catchment("status", "--json").stdout)["sources"]

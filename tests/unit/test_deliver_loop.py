@@ -20,7 +20,8 @@ from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
 from catchment.pipeline.deliver import Deliverer, Refills, is_due
 from catchment.pipeline.session import REFILL
-from catchment.pipeline.state import TARGET, encode
+from catchment.pipeline.state import REFILL as KEPT_REFILL
+from catchment.pipeline.state import TARGET, Refill, encode
 from catchment.pipeline.status import Stopping, keep_going
 from catchment.targets.base import Pace
 from catchment.targets.recording import RecordingTarget
@@ -93,6 +94,17 @@ def test_a_target_begins_with_its_refill_not_before(pipe: Pipe) -> None:
         pipe.append(message(2))
         eventually(lambda: pipe.told() == [b"2"])
     assert pipe.hub.claim("worker", ["orders"], [REFILL]) is None
+
+
+def test_a_target_is_refilling_until_its_refill_of_all_tables_ends(pipe: Pipe) -> None:
+    offset = pipe.begin_here()
+    refill = Refill("r", (), ("recording",), full=True, started=offset)
+    pipe.append(message(1), state={f"{KEPT_REFILL}r": refill.encode()})
+    with pipe.running() as deliverer:
+        eventually(lambda: pipe.told() == [b"1"])
+        eventually(lambda: deliverer.status.state == "refilling")
+        pipe.append(RefillFinished("r"))
+        eventually(lambda: deliverer.status.state == "streaming")
 
 
 def test_promise_1_a_target_goes_on_where_it_stands(pipe: Pipe) -> None:

@@ -210,8 +210,16 @@ def test_what_is_not_ready_is_named_with_its_remedy(hub: Hub) -> None:
     assert not_alive(hub.observer) == []
 
 
+def test_a_table_that_is_stopped_is_not_ready(hub: Hub) -> None:
+    table = {"name": "public.places", "state": "streaming", "remedy": None}
+    hub.collect.note(tables=[table, {"name": "public.t", "state": "stopped", "remedy": "table public.t: mend it"}])
+    hub.deliver.note(stopped={"public.places": "table public.places: mend it"})
+    hub.report()
+    assert not_ready(hub.observer) == ["stopped: table public.places: mend it", "stopped: table public.t: mend it"]
+
+
 def test_a_target_in_its_first_load_is_not_ready(hub: Hub) -> None:
-    hub.deliver.note(loaded=False)
+    hub.deliver.well("refilling", loaded=False)
     hub.report()
     assert not_ready(hub.observer) == ["target ods, source orders: the first load is under way"]
     assert hub.scrape().value("catchment_target_loaded", source="orders", target="ods") == 0

@@ -10,7 +10,9 @@ import pytest
 
 from catchment.cli.screen import sentences, show
 from catchment.hub.base import DROPPED, Status
+from catchment.hub.memory import MemoryHub
 from catchment.hub.summary import NOT_RUNNING, SILENT, STARTING, summarise
+from catchment.pipeline.supervisor import announce
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TABLE = {"name": "public.accounts", "state": "streaming", "remedy": None}
@@ -141,8 +143,36 @@ def test_without_a_hub_only_places_are_known() -> None:
 def test_a_hub_of_which_nothing_is_heard_yet_is_starting() -> None:
     source, target = both()
     assert (source["state"], target["state"]) == (STARTING, STARTING)
-    other = summarise(["orders", "stock"], ["ods"], [collect()], True, NOW)["sources"][1]
-    assert other["state"] == NOT_RUNNING  # left out by --only
+    hub = MemoryHub()
+    hub.report("worker-9", [replace(collect(), worker="worker-9")])  # of an earlier run
+    announce(hub, {"worker-1": ["orders"], "worker-2": ["stock"]})
+    hub.report("worker-1", [replace(status, beat=datetime.now(UTC)) for status in (collect(), deliver())])
+    known = summarise(["orders", "stock"], ["ods"], hub.statuses(), True, datetime.now(UTC))
+    assert [source["state"] for source in known["sources"]] == ["streaming", STARTING]
+    assert [target["state"] for target in known["targets"]] == ["streaming", STARTING]
+
+
+def test_promise_5_a_source_that_the_running_hub_does_not_know_needs_another_start() -> None:
+    summary = summarise(["orders", "stock"], ["ods"], [collect(), deliver()], True, NOW)
+    assert [source["state"] for source in summary["sources"]] == ["streaming", NOT_RUNNING]
+    (sentence,) = sentences(summary)
+    assert sentence.startswith("not running: source stock: the running hub does not know it; if it is new in catchment")
+
+
+def test_a_target_is_never_ahead_of_the_log_it_is_built_from() -> None:
+    source, _ = both(collect(position="0/2000"), deliver(frontier="0/3000"))
+    assert source["position"] == "0/3000"
+    source, _ = both(collect(position="0/2000"), deliver("refilling", frontier="0/3000"))
+    assert source["position"] == "0/2000"  # it may be a place of an earlier log
+
+
+def test_promise_5_a_table_that_stopped_in_a_target_is_said_to_be_stopped() -> None:
+    said = "source orders, table public.accounts: mend it"
+    summary = summarise(
+        ["orders"], ["ods"], [collect(), deliver(remedy=said, stopped={"public.accounts": said})], True, NOW
+    )
+    assert summary["sources"][0]["tables"] == [{"name": "public.accounts", "state": "stopped", "remedy": said}]
+    assert sentences(summary) == [f"stopped: {said}"]
 
 
 def test_the_targets_of_a_dropped_source_are_dropped_too() -> None:

@@ -32,7 +32,7 @@ def not_alive(observer: Observer) -> list[str]:
 
 
 def not_ready(observer: Observer) -> list[str]:
-    """Every source is streaming, a refill perhaps beside it, and every target is past its first load and goes on."""
+    """Every source is streaming, a refill perhaps beside it, every target is past its first load, no table stopped."""
     try:
         observed = observer.observe()
     except HubError as error:
@@ -41,7 +41,7 @@ def not_ready(observer: Observer) -> list[str]:
     for target in observed.summary["targets"]:
         place = f"target {target['name']}, source {target['source']}"
         loop = observed.loops.get((target["source"], target["name"]))
-        if target["state"] not in ("streaming", DROPPED):
+        if target["state"] not in ("streaming", "refilling", DROPPED):
             reasons.append(f"{place}: {_standing(target)}")
         elif loop is not None and not loop.detail.get("loaded"):
             reasons.append(f"{place}: the first load is under way")
@@ -52,6 +52,9 @@ def _sources(summary: Summary) -> Iterator[str]:
     for source in summary["sources"]:
         if source["state"] not in ("streaming", "refilling", DROPPED):
             yield f"source {source['name']}: {_standing(source)}"
+        for table in source["tables"]:
+            if table["state"] == "stopped":
+                yield _standing(table)
 
 
 def _standing(loop: Summary) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -14,7 +15,8 @@ from catchment.cli.logging import log_to_stderr
 from catchment.config import load
 from catchment.hub.lock import StateLock
 from catchment.hub.sqlite import SqliteHub
-from catchment.pipeline.supervisor import Supervisor, shares
+from catchment.hub.summary import summarise, troubles
+from catchment.pipeline.supervisor import Supervisor, announce, shares
 
 
 def run(
@@ -41,10 +43,10 @@ def run(
         hub = running.enter_context(closing(SqliteHub(settings.hub.database)))
         command = [sys.executable, "-m", "catchment.cli.main", "work", "--config", str(config.resolve())]
         command += ["--until-caught-up"] if until_caught_up else []
-        commands = {
-            worker: [*command, "--name", worker, *share] for worker, share in shares(names, os.cpu_count() or 1).items()
-        }
+        hosted = shares(names, os.cpu_count() or 1)
+        commands = {worker: [*command, "--name", worker, *share] for worker, share in hosted.items()}
         supervisor = Supervisor(commands, hub)
+        announce(hub, hosted)
         if settings.metrics is not None:
             from catchment.api.observer import Observer
             from catchment.api.server import serving
@@ -57,9 +59,8 @@ def run(
             + (f"; metrics on http://{settings.metrics.listen}/metrics" if settings.metrics else "")
         )
         if supervisor.run(until_caught_up) != 0:
-            for status in hub.statuses():
-                if status.remedy is not None:
-                    typer.echo(f"{status.state}: {status.remedy}", err=True)
+            for sentence in troubles(summarise(names, target_names(settings), hub.statuses(), True, datetime.now(UTC))):
+                typer.echo(sentence, err=True)
             raise typer.Exit(FAILED)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from catchment.cli.columns import Column, fitted, spark
 from catchment.cli.entry import each_second
 from catchment.cli.progress import bars, described, reading
-from catchment.hub.summary import Summary
+from catchment.hub.summary import Summary, troubles
 
 Gathered = tuple[Summary, Sequence[str | RenderableType]]
 
@@ -23,7 +23,6 @@ _COLOURS = {"streaming": "green", "refilling": "cyan", "retrying": "yellow", "st
 _WAL_COLOURS = {"extended": "yellow", "unreserved": "red", "lost": "red"}
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _WIDTH = 200  # where no terminal limits it
-_KEEP = "raise max_slot_wal_keep_size, and see why the source is behind"
 
 
 def show(gather: Callable[[], Gathered], until: float) -> None:
@@ -171,23 +170,7 @@ def sentences(summary: Summary) -> list[str]:
     """What is wrong and what to do about it, each said once."""
     if not summary["running"]:
         return ["no hub runs here: start it with `catchment run`"]
-    return list(dict.fromkeys(_troubles(summary)))
-
-
-def _troubles(summary: Summary) -> Iterator[str]:
-    said = set()
-    for source in summary["sources"]:
-        for each in source["tables"]:
-            if each["remedy"]:
-                said.add(each["remedy"])
-                yield f"{each['state']}: {each['remedy']}"
-        if source["remedy"] and source["remedy"] not in said:
-            yield f"{source['state']}: {source['remedy']}"
-        if source["slot"] and source["slot"]["wal_status"] == "unreserved":
-            yield f"unreserved: source {source['name']}: the server is about to remove WAL that its slot needs; {_KEEP}"
-    for target in summary["targets"]:
-        if target["remedy"]:
-            yield f"{target['state']}: {target['remedy']}"
+    return list(troubles(summary))
 
 
 def _refills(summary: Summary) -> list[tuple[str, Summary]]:

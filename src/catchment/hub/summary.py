@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,8 @@ SILENT = "silent"
 """States that no loop says of itself: nobody runs it; nobody has said anything yet; nothing more was heard of it."""
 
 _SILENCE = timedelta(seconds=15)  # workers report four times a second
+_KEEP = "raise max_slot_wal_keep_size, and see why the source is behind"
+_RESTART = "if it is new in catchment.toml, start `catchment run` again; else that run leaves it out with --only"
 _LASTING = {"position", "frontier", "tables"}
 
 Summary = dict[str, Any]
@@ -37,34 +39,74 @@ def summarise(
 
     def target(name: str, source: str) -> Summary:
         collector, deliverer = last.get((source, None)), last.get((source, name))
-        dropped = running and collector is not None and collector.state == DROPPED
+        follows = running and collector is not None and collector.state in (DROPPED, STARTING)
         entry = {
             "name": name,
             "source": source,
-            **_standing(deliverer, running, DROPPED if dropped else unheard),
+            **_standing(deliverer, running, collector.state if follows and collector else unheard),
             "frontier": _said(deliverer, "frontier"),
         }
         return entry | _behind(collector, deliverer, running, now)
 
+    def source(name: str) -> Summary:
+        delivering = [found for each in targets if (found := last.get((name, each))) is not None]
+        return _source(name, last.get((name, None)), delivering, running, unheard, now)
+
     return {
         "running": running,
-        "sources": [_source(name, last.get((name, None)), running, unheard, now) for name in sources],
+        "sources": [source(name) for name in sources],
         "targets": [target(name, source) for source in sources for name in targets],
     }
 
 
-def _source(name: str, collector: Status | None, running: bool, unheard: str, now: datetime) -> Summary:
-    entry = {"name": name, **_standing(collector, running, unheard), "position": _said(collector, "position")}
+def troubles(summary: Summary) -> Iterator[str]:
+    """What is wrong in a running hub and what to do about it, each said once and headed by its state."""
+    said = set()
+    for source in summary["sources"]:
+        for each in source["tables"]:
+            if each["remedy"] and each["remedy"] not in said:
+                said.add(each["remedy"])
+                yield f"{each['state']}: {each['remedy']}"
+        if source["slot"] and source["slot"]["wal_status"] == "unreserved":
+            yield f"unreserved: source {source['name']}: the server is about to remove WAL that its slot needs; {_KEEP}"
+    for loop in (*summary["sources"], *summary["targets"]):
+        if loop["remedy"] and loop["remedy"] not in said:
+            said.add(loop["remedy"])
+            yield f"{loop['state']}: {loop['remedy']}"
+
+
+def _source(
+    name: str, collector: Status | None, delivering: Sequence[Status], running: bool, unheard: str, now: datetime
+) -> Summary:
+    entry = {"name": name, **_standing(collector, running, unheard), "position": _position(collector, delivering)}
+    if running and entry["state"] == NOT_RUNNING:
+        entry["remedy"] = f"source {name}: the running hub does not know it; {_RESTART}"
     entry |= _behind(collector, collector, running, now)
     tables = _said(collector, "tables") or []
     if entry["state"] in (NOT_RUNNING, SILENT):
         tables = [{"name": table["name"], "state": entry["state"], "remedy": None} for table in tables]
+    elif running:
+        stopped = {table: why for each in delivering for table, why in (_said(each, "stopped") or {}).items()}
+        tables = [_stopped_in_target(table, stopped) for table in tables]
     return entry | {
         "slot": _said(collector, "slot") if running else None,
         "rows_per_second": _said(collector, "rows_per_second") if running else None,
         "refills": (_said(collector, "refills") or []) if running else [],
         "tables": tables,
     }
+
+
+def _stopped_in_target(table: Summary, stopped: Mapping[str, str]) -> Summary:
+    sentence = stopped.get(table["name"])
+    return table if table["remedy"] or sentence is None else {**table, "state": "stopped", "remedy": sentence}
+
+
+def _position(collector: Status | None, delivering: Sequence[Status]) -> str | None:
+    """Up to which the log is complete: a target that streams from it may have said so before the collector has."""
+    frontiers = [_said(each, "frontier") for each in delivering if each.state == "streaming"]
+    said = [_said(collector, "position"), *frontiers]
+    position = max((Lsn.parse(each) for each in said if each is not None), default=None)
+    return None if position is None else str(position)
 
 
 def _heard(status: Status, now: datetime) -> Status:

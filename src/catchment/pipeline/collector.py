@@ -69,6 +69,8 @@ class Collector:
         with ExitStack() as open_here:
             with self._around.status.waiting():
                 writer = open_here.enter_context(closing(self._around.log.open_writer(self._source.name)))
+                if writer.tail.frontier.lsn:
+                    self._around.status.note(position=str(writer.tail.frontier.lsn))
                 connection = open_here.enter_context(connect(self._source.dsn, translation))
                 replication = open_here.enter_context(ReplicationConnection(self._source.dsn, translation))
                 with translation.around():

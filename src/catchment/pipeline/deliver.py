@@ -65,7 +65,9 @@ class Deliverer:
         while not self._stopping:
             with self.status.waiting():
                 whole_at = lacks.looked_after(position)
-            self.status.well("streaming", lacks.trouble, offset=position, loaded=not self._loading)
+            trouble = next(iter(lacks.stopped.values()), None)
+            state = "refilling" if self._loading else "streaming"
+            self.status.well(state, trouble, offset=position, loaded=not self._loading, stopped=lacks.stopped)
             self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
             span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
             if span.log != identity:

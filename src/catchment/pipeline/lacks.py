@@ -16,11 +16,11 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 class Lacks:
     """Has tables that take no changes any more read again, where that is all it takes.
 
-    ``trouble``: the sentence of one for which a person has to do something first.
+    ``stopped``: those for which a person has to do something first, each with its sentence.
     """
 
     def __init__(self, source: str, target: Target, log: Log, hub: Hub) -> None:
-        self.trouble: str | None = None
+        self.stopped: dict[str, str] = {}
         self._source = source
         self._target = target
         self._log = log
@@ -54,7 +54,7 @@ class Lacks:
 
     def _look(self) -> None:
         found = self._target.out_of_date(self._source)
-        self.trouble = next((sentence for sentence in found.values() if sentence), None)
+        self.stopped = {table: sentence for table, sentence in found.items() if sentence}
         missing = {table for table, sentence in found.items() if sentence is None}
         if missing:
             known = KnownTable.of(self._log.state(self._source)).values()

@@ -36,8 +36,8 @@ logger = structlog.get_logger()
 class LoopStatus:
     """The state of one loop, written by its thread and read by the worker's reports.
 
-    States: ``starting``, ``streaming``, ``refilling``, ``retrying`` (it mends itself), ``stopped`` (it needs a person),
-    ``dropped`` (its source was removed).
+    States: ``starting``, ``streaming``, ``refilling`` (of a target: with all tables), ``retrying`` (it mends itself),
+    ``stopped`` (it needs a person), ``dropped`` (its source was removed).
     """
 
     def __init__(self, source: str, target: str | None = None) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from catchment.hub.base import Hub
 from catchment.model.errors import HubError
+from catchment.pipeline.status import LoopStatus
 
 _ROUND_SECONDS = 0.1
 _LOOK_SECONDS = 5.0
@@ -84,8 +85,6 @@ class Supervisor:
         """Returns the highest exit status of the workers that ended by themselves, 0 when told to end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._be_told)
-        for name in {status.worker for status in self._hub.statuses()}:
-            self._hub.forget_worker(name)
         looked = time.monotonic()
         while not self._ending and not all(worker.finished for worker in self.workers):
             self.beat = datetime.now(UTC)
@@ -134,6 +133,14 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     worker.process.kill()
                     worker.process.wait()
+
+
+def announce(hub: Hub, hosted: Mapping[str, Sequence[str]]) -> None:
+    """Let nothing of an earlier run be taken for this one's: what each worker is to host is starting."""
+    for name in {status.worker for status in hub.statuses()}:
+        hub.forget_worker(name)
+    for name, sources in hosted.items():
+        hub.report(name, [LoopStatus(source).report(name) for source in sources])
 
 
 def shares(sources: Sequence[str], cores: int) -> dict[str, list[str]]:
