@@ -49,7 +49,7 @@ Dashboard, alert rules and a systemd unit are in [deploy/](../../deploy/README.m
   Rows of backfills are not in it. One time is of the source's clock, the other of the hub's: their difference is part
   of every observation, and where the source's clock is ahead, less than nothing counts as 0.
 - After its worker was started again a target counts as loading while any refill of all its tables is under way.
-- Rows and names of tables never appear. A source costs about 30 series, and as many again for each target.
+- Rows and names of tables never appear. A source costs about 45 series, and as many again for each target.
 
 Generated from `catchment/api/metrics.py`.
 
@@ -105,7 +105,8 @@ CLI_FOOT = """
 | `silent` | nothing was heard of it for 15 s, and what was known is stale: only how far it had got is shown |
 | `not running` | no hub runs it; a source that is new in `catchment.toml` waits for the next start |
 
-`status --json` prints one object: `running`, whether a hub runs here; `sources` and `targets`, one for each source.
+`status --json` prints one object: `running`, whether a hub runs here; `remedy`, the sentence of a disk that is full,
+else null; `sources` and `targets`, one for each source.
 
 | key | |
 |---|---|

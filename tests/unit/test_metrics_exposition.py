@@ -38,7 +38,7 @@ class Hub:
     def __init__(self) -> None:
         self.hub = MemoryHub()
         self.supervisor = Supervisor({"worker-1": []}, self.hub)
-        self.observer = Observer(self.hub, self.supervisor, ["orders"], ["ods"])
+        self.observer = Observer(self.hub, self.supervisor, ["orders"], ["ods"], Path())
         self.collect, self.deliver = LoopStatus("orders"), LoopStatus("orders", "ods")
         self.collect.well("streaming", position="0/20", passed="0/20", wal_position="0/30", offset=7, tables=[])
         self.deliver.well("streaming", frontier="0/10", offset=5, loaded=True)
@@ -124,6 +124,8 @@ def test_what_loops_count_is_told_by_source_and_target(hub: Hub) -> None:
     assert scrape.value("catchment_target_changes_total", **target) == 20
     assert scrape.value("catchment_loop_errors_total", **target, error="TargetUnreachable") == 2
     assert scrape.value("catchment_loop_errors_total", **target, error="TargetRefused") == 1
+    assert scrape.value("catchment_loop_errors_total", **target, error="LogFull") == 0  # which a rate needs
+    assert scrape.value("catchment_loop_errors_total", source="orders", target="", error="SlotLost") == 0
     assert scrape.value("catchment_loop_restarts_total", **target) == 1
     assert scrape.value("catchment_loop_restarts_total", source="orders", target="") == 0
     assert scrape.value("catchment_loop_state", **target, state="stopped") == 1
@@ -182,7 +184,7 @@ def test_what_cannot_be_read_is_told_without_a_traceback(tmp_path: Path) -> None
     hub = SqliteHub(tmp_path / "hub.sqlite")
     supervisor = Supervisor({"worker-1": []}, hub)
     supervisor.workers[0].restarts = 3
-    observer = Observer(hub, supervisor, ["orders"], ["ods"])
+    observer = Observer(hub, supervisor, ["orders"], ["ods"], tmp_path)
     hub.close()
     told = scrape(observer)
     assert told.value("catchment_up") == 0
@@ -190,6 +192,15 @@ def test_what_cannot_be_read_is_told_without_a_traceback(tmp_path: Path) -> None
     for reasons in (not_alive(observer), not_ready(observer)):
         (line,) = reasons
         assert line.startswith(f"cannot use {tmp_path}/hub.sqlite: ")
+
+
+def test_a_full_disk_is_told_although_nothing_can_be_reported_any_more(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (hub.scrape().value("catchment_state_free_bytes") or 0) > 0
+    monkeypatch.setattr("catchment.hub.space.free_bytes", lambda _: 1_500_000)
+    (line,) = not_ready(hub.observer)
+    assert line.startswith("the disk with [hub] state . has 1.5 MB left: ")
 
 
 def test_a_hub_in_order_is_alive_and_ready(hub: Hub) -> None:

@@ -62,6 +62,7 @@ def test_the_summary_has_the_agreed_keys() -> None:
         "refills": [],
         "tables": [TABLE],
     }
+    assert summarise([], [], (), True, NOW) == {"running": True, "remedy": None, "sources": [], "targets": []}
     assert target == {
         "name": "ods",
         "source": "orders",
@@ -228,6 +229,12 @@ def test_each_trouble_is_one_sentence() -> None:
         ["orders"], ["ods"], [collect("streaming", said, tables=[table]), deliver("retrying", "is away")], True, NOW
     )
     assert sentences(summary) == [f"stopped: {said}", "retrying: is away"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_promise_5_a_full_disk_comes_first(running: bool) -> None:
+    summary = summarise(["orders"], ["ods"], [collect(remedy="mend it"), deliver()], running, NOW, "free some space")
+    assert sentences(summary)[0] == "full: free some space"
 
 
 def test_elsewhere_than_on_a_terminal_it_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:

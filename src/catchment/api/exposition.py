@@ -16,13 +16,19 @@ from catchment.api import metrics
 from catchment.api.metrics import METRICS, Metric
 from catchment.api.observer import Observed, Observer
 from catchment.hub.base import DROPPED, Status
+from catchment.hub.space import free_bytes
 from catchment.hub.summary import SILENT, Summary
-from catchment.model.errors import HubError
+from catchment.model.errors import HubError, LogError, SourceError, TargetError
 from catchment.pipeline.counters import LATENCY_BUCKETS
 from catchment.pipeline.status import STATES
 
 _WAL_STATUSES = ("reserved", "extended", "unreserved", "lost")
 _TABLE_STATES = ("streaming", "refilling", "stopped", "retired")
+_ERRORS = {
+    collects: [kind.__name__ for base in (side, LogError) for kind in base.__subclasses__()]
+    for collects, side in ((True, SourceError), (False, TargetError))
+}
+"""Those that are to be expected: a rate needs the sample from before the first."""
 _BOUNDS = (*(str(bound) for bound in LATENCY_BUCKETS), "+Inf")
 
 
@@ -37,6 +43,7 @@ class Exposition(Collector):
         supervisor = self._observer.supervisor
         samples.put(metrics.BUILD, 1, version("catchment"), platform.python_version())
         samples.put(metrics.STARTED, supervisor.started_at.timestamp())
+        samples.put(metrics.STATE_FREE, free_bytes(self._observer.state))
         for worker in supervisor.workers:
             samples.put(metrics.WORKER_RESTARTS, worker.restarts, worker.name)
         try:
@@ -128,5 +135,6 @@ class _Samples:
         self.put(metrics.LOOP_TROUBLE, told["remedy"] is not None, *labels)
         if loop is not None:
             self.put(metrics.LOOP_RESTARTS, loop.detail["restarts"], *labels)
-            for error, count in loop.detail["errors"].items():
+            expected = dict.fromkeys(_ERRORS[loop.target is None], 0)
+            for error, count in {**expected, **loop.detail["errors"]}.items():
                 self.put(metrics.LOOP_ERRORS, count, *labels, error)

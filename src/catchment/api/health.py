@@ -32,12 +32,13 @@ def not_alive(observer: Observer) -> list[str]:
 
 
 def not_ready(observer: Observer) -> list[str]:
-    """Every source is streaming, a refill perhaps beside it, every target is past its first load, no table stopped."""
+    """Every source is streaming, a refill perhaps beside it, every target past its first load, no table stopped."""
     try:
         observed = observer.observe()
     except HubError as error:
         return [str(error)]
-    reasons = list(_sources(observed.summary))
+    reasons = [observed.summary["remedy"]] if observed.summary["remedy"] else []
+    reasons += _sources(observed.summary)
     for target in observed.summary["targets"]:
         place = f"target {target['name']}, source {target['source']}"
         loop = observed.loops.get((target["source"], target["name"]))

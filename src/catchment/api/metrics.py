@@ -27,6 +27,9 @@ _WORKER = ("worker",)
 UP = Metric("catchment_up", "gauge", (), "Whether the hub's state could be read: 0 leaves only what needs no reading.")
 BUILD = Metric("catchment_build_info", "gauge", ("version", "python"), "Always 1; the labels say what runs.")
 STARTED = Metric("catchment_start_time_seconds", "gauge", (), "When the supervisor was started, in seconds since 1970.")
+STATE_FREE = Metric(
+    "catchment_state_free_bytes", "gauge", (), "Free space on the disk with [hub] state, which holds the logs too."
+)
 
 WORKER_RESTARTS = Metric(
     "catchment_worker_restarts_total", "counter", _WORKER, "How often the supervisor has started this worker again."
@@ -49,7 +52,10 @@ LOOP_TROUBLE = Metric(
     "Whether something is wrong with the loop or a part of its work: `catchment status` says what to do.",
 )
 LOOP_ERRORS = Metric(
-    "catchment_loop_errors_total", "counter", (*_LOOP, "error"), "Errors that ended the loop, by their names."
+    "catchment_loop_errors_total",
+    "counter",
+    (*_LOOP, "error"),
+    "Errors that ended the loop, by their names; 0 before the first.",
 )
 LOOP_RESTARTS = Metric(
     "catchment_loop_restarts_total", "counter", _LOOP, "How often the loop was run again after an error."
@@ -126,7 +132,7 @@ LATENCY = Metric(
 )
 
 METRICS = (
-    *(UP, BUILD, STARTED),
+    *(UP, BUILD, STARTED, STATE_FREE),
     *(WORKER_RESTARTS, WORKER_REPORTED),
     *(LOOP_UP, LOOP_STATE, LOOP_TROUBLE, LOOP_ERRORS, LOOP_RESTARTS),
     *(SOURCE_LAG_BYTES, SOURCE_LAG_SECONDS, SOURCE_CHANGES, SOURCE_BATCHES, TABLES),

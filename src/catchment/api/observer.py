@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from catchment.hub.base import Hub, Status
+from catchment.hub.space import shortage
 from catchment.hub.summary import Summary, summarise
 from catchment.pipeline.supervisor import Supervisor
 
@@ -23,12 +25,16 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """Looks at the hub's state whenever it is asked. ``sources``, ``targets``: those that this run is about."""
+    """Looks at the hub's state whenever it is asked.
+
+    ``sources``, ``targets``: those that this run is about; ``state``: the directory with all that it keeps.
+    """
 
     hub: Hub
     supervisor: Supervisor
     sources: Sequence[str]
     targets: Sequence[str]
+    state: Path
 
     def observe(self) -> Observed:
         """What was reported since this run began. Raises HubError."""
@@ -41,4 +47,5 @@ class Observer:
                 reported[status.worker] = status.reported_at
                 recent.append(status)
         loops = {(status.source, status.target): status for status in recent}
-        return Observed(now, loops, reported, summarise(self.sources, self.targets, recent, True, now))
+        summary = summarise(self.sources, self.targets, recent, True, now, shortage(self.state))
+        return Observed(now, loops, reported, summary)

@@ -14,6 +14,7 @@ from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, target_names
 from catchment.cli.logging import log_to_stderr
 from catchment.config import load
 from catchment.hub.lock import StateLock
+from catchment.hub.space import shortage
 from catchment.hub.sqlite import SqliteHub
 from catchment.hub.summary import summarise, troubles
 from catchment.pipeline.supervisor import Supervisor, announce, shares
@@ -51,7 +52,7 @@ def run(
             from catchment.api.observer import Observer
             from catchment.api.server import serving
 
-            observer = Observer(hub, supervisor, names, target_names(settings))
+            observer = Observer(hub, supervisor, names, target_names(settings), settings.hub.state)
             running.enter_context(serving(settings.metrics.address, observer))
         typer.echo(
             f"collecting from {', '.join(names)}; delivering to {', '.join(target_names(settings))}; "
@@ -59,7 +60,8 @@ def run(
             + (f"; metrics on http://{settings.metrics.listen}/metrics" if settings.metrics else "")
         )
         if supervisor.run(until_caught_up) != 0:
-            for sentence in troubles(summarise(names, target_names(settings), hub.statuses(), True, datetime.now(UTC))):
+            now, space = datetime.now(UTC), shortage(settings.hub.state)
+            for sentence in troubles(summarise(names, target_names(settings), hub.statuses(), True, now, space)):
                 typer.echo(sentence, err=True)
             raise typer.Exit(FAILED)
 

@@ -19,7 +19,14 @@ from catchment.hub.summary import Summary, troubles
 
 Gathered = tuple[Summary, Sequence[str | RenderableType]]
 
-_COLOURS = {"streaming": "green", "refilling": "cyan", "retrying": "yellow", "stopped": "red", "silent": "red"}
+_COLOURS = {
+    "streaming": "green",
+    "refilling": "cyan",
+    "retrying": "yellow",
+    "stopped": "red",
+    "silent": "red",
+    "full": "red",
+}
 _WAL_COLOURS = {"extended": "yellow", "unreserved": "red", "lost": "red"}
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _WIDTH = 200  # where no terminal limits it
@@ -169,7 +176,8 @@ def _history(entries: Sequence[Summary]) -> Iterator[Column]:
 def sentences(summary: Summary) -> list[str]:
     """What is wrong and what to do about it, each said once."""
     if not summary["running"]:
-        return ["no hub runs here: start it with `catchment run`"]
+        full = [f"full: {summary['remedy']}"] if summary["remedy"] else []
+        return [*full, "no hub runs here: start it with `catchment run`"]
     return list(troubles(summary))
 
 

@@ -13,6 +13,7 @@ import typer
 from catchment.cli.entry import DEFAULT_CONFIG, Config, each_second, target_names
 from catchment.config import Settings, load
 from catchment.hub.lock import held
+from catchment.hub.space import shortage
 from catchment.hub.sqlite import SqliteHub
 from catchment.hub.summary import Summary, summarise
 
@@ -49,4 +50,5 @@ def gather(settings: Settings) -> Summary:
         return summarise(sources, target_names(settings), (), running, datetime.now(UTC))
     with closing(SqliteHub(settings.hub.database)) as hub:
         statuses = hub.statuses()
-    return summarise(sources, target_names(settings), statuses, running, datetime.now(UTC))
+    now, space = datetime.now(UTC), shortage(settings.hub.state)
+    return summarise(sources, target_names(settings), statuses, running, now, space)

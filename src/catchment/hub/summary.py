@@ -24,7 +24,12 @@ Summary = dict[str, Any]
 
 
 def summarise(
-    sources: Sequence[str], targets: Sequence[str], statuses: Sequence[Status], running: bool, now: datetime
+    sources: Sequence[str],
+    targets: Sequence[str],
+    statuses: Sequence[Status],
+    running: bool,
+    now: datetime,
+    shortage: str | None = None,
 ) -> Summary:
     """Every source, and every target of every source, also those that never ran.
 
@@ -32,7 +37,8 @@ def summarise(
     position minus them, ``lag_seconds`` the age of the last transaction there, 0 when nothing is missing; null when
     unknown. Without a running hub, ``running`` false, all that is known is how far each of them had got. The same holds
     for a loop that is silent; ``stale_since`` says when it was last heard of, and is null for all others.
-    ``lag_history``: ``lag_seconds`` every 5 s, of the last ten minutes at most, the newest last.
+    ``lag_history``: ``lag_seconds`` every 5 s, of the last ten minutes at most, the newest last. ``shortage``: what
+    ``hub/space.py`` says.
     """
     last = {(status.source, status.target): _heard(status, now) if running else status for status in statuses}
     unheard = STARTING if running and not statuses else NOT_RUNNING
@@ -54,6 +60,7 @@ def summarise(
 
     return {
         "running": running,
+        "remedy": shortage,
         "sources": [source(name) for name in sources],
         "targets": [target(name, source) for source in sources for name in targets],
     }
@@ -62,6 +69,8 @@ def summarise(
 def troubles(summary: Summary) -> Iterator[str]:
     """What is wrong in a running hub and what to do about it, each said once and headed by its state."""
     said = set()
+    if summary["remedy"]:
+        yield f"full: {summary['remedy']}"
     for source in summary["sources"]:
         for each in source["tables"]:
             if each["remedy"] and each["remedy"] not in said:
