@@ -146,7 +146,8 @@ def test_promise_1_a_publication_made_anew_is_a_lost_slot_and_the_remedy_mends_i
         hub.start()
     eventually(lambda: "made again" in (hub.source_status("orders")["remedy"] or ""), "the source to stop")
     assert "run `catchment backfill orders`" in hub.source_status("orders")["remedy"]
-    hub.command("backfill", "orders")
+    again = hub.command("backfill", "orders")
+    assert again.stdout == "1,002 rows read\n"
     eventually(lambda: has_rows(ods_database, "orders.places", 1002), "the source to be read again")
     hub.stop()
     hub.until_caught_up()

@@ -206,7 +206,7 @@ def test_elsewhere_than_on_a_terminal_progress_is_told_in_lines(hub: FakeHub, mo
     result = hub("backfill", "orders")
     assert result.stdout == "50000 rows read\n"
     assert result.stderr == (
-        "public.customers: 12,000 of about 50,000 rows, 4,000 rows/s, about 10 s left, 2 tables to go\n"
+        "public.customers and 1 more: 12,000 of about 50,000 rows, 4,000 rows/s, about 10 s left\n"
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from catchment.cli.columns import Column, fitted, spark
-from catchment.cli.progress import described
+from catchment.cli.progress import described, reading
 from catchment.cli.screen import Picture, show
 from catchment.hub.base import Status
 from catchment.hub.summary import Summary, summarise
@@ -98,9 +98,10 @@ def test_a_backfill_has_its_rate_and_estimate() -> None:
     assert "12,000 of about 50,000 rows, 4,000 rows/s, about 10 s left" in text
     assert described({**REFILL, "of": None}) == "12,000 rows, 4,000 rows/s"
     assert described({**REFILL, "rows_per_second": None}) == "12,000 of about 50,000 rows"
-    assert described({**REFILL, "rows": 60000, "tables": ["a", "b"]}) == (
-        "60,000 of about 50,000 rows, 4,000 rows/s, 2 tables to go"
-    )
+    assert described({**REFILL, "rows": 60000}) == "60,000 of about 50,000 rows, 4,000 rows/s"
+    assert reading(REFILL) == "public.customers"
+    assert reading({**REFILL, "tables": ["a", "b", "c"]}) == "a and 2 more"
+    assert reading({**REFILL, "tables": []}) == "the last rows"
 
 
 def test_a_slot_in_danger_is_said_in_words() -> None:

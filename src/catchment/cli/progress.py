@@ -20,19 +20,20 @@ _BAR_WIDTH = 20
 
 
 def described(refill: Summary) -> str:
-    """``12,000 of about 50,000 rows, 4,000 rows/s, about 10 s left, 2 tables to go``, as far as it is known."""
+    """``12,000 of about 50,000 rows, 4,000 rows/s, about 10 s left``, as far as it is known; of all its tables."""
     rows, of, rate = refill["rows"], refill["of"], refill["rows_per_second"]
     parts = [f"{rows:,} of about {of:,} rows" if of else f"{rows:,} rows"]
     parts += [f"{rate:,} rows/s"] if rate else []
     parts += [f"about {_duration((of - rows) / rate)} left"] if of and rate and of > rows else []
-    to_go = len(refill["tables"])
-    parts += [f"{to_go} tables to go"] if to_go > 1 else []
     return ", ".join(parts)
 
 
 def reading(refill: Summary) -> str:
-    """Which table is being read; that one is the first of those still to be read."""
-    return str(refill["tables"][0]) if refill["tables"] else "the last rows"
+    """Which table is being read, the first of those still to be read, and how many come behind it."""
+    if not refill["tables"]:
+        return "the last rows"
+    first, *others = refill["tables"]
+    return f"{first} and {len(others)} more" if others else str(first)
 
 
 def bars(refills: Sequence[tuple[str, Summary]]) -> Table:

@@ -24,6 +24,6 @@ def shortage(directory: Path) -> str | None:
     if free is None or free >= LITTLE:
         return None
     return (
-        f"the disk with [hub] state {directory} has {free / 1e6:.1f} MB left: without space nothing is acknowledged, and "
-        "the sources keep their WAL; free some space, or lower [log] max_bytes"
+        f"the disk with [hub] state {directory} has {free / 1e6:.1f} MB left: without space nothing is acknowledged, "
+        "and the sources keep their WAL; free some space, or lower [log] max_bytes"
     )

@@ -1,7 +1,8 @@
-"""What happened in one loop since its process began: plain numbers that only grow, for the metrics."""
+"""What happened in one loop since its process began, as plain numbers: for the metrics and for `status`."""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper bounds in seconds, inclusive; one more bucket holds all that took longer."""
+_TELLING_SECONDS = 2.0
 
 
 class Counters:
@@ -55,3 +57,20 @@ class Counters:
             "errors": dict(self._errors),
             "latency": {"counts": list(self._latencies), "seconds": round(self._latency_seconds, 6)},
         }
+
+
+class Rate:
+    """Rows a second since the first of them came."""
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+        self._began = 0.0
+
+    def at(self, rows: int) -> int | None:
+        """The rate, now that so many have been read; null until it says something."""
+        now = time.monotonic()
+        if self._before is None or rows <= self._before:
+            self._before, self._began = rows, now
+            return None
+        elapsed = now - self._began
+        return round((rows - self._before) / elapsed) if elapsed >= _TELLING_SECONDS else None

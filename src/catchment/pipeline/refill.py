@@ -24,6 +24,7 @@ from catchment.log.base import Log, LogWriter, State
 from catchment.model.batch import Batch
 from catchment.model.errors import CatchmentError, TableStopped
 from catchment.model.lsn import Lsn
+from catchment.pipeline.counters import Rate
 from catchment.pipeline.cycle import Cycle
 from catchment.pipeline.kept import Kept
 from catchment.pipeline.pieces import Pieces
@@ -84,8 +85,7 @@ class Backfills:
         self._not_before = 0.0
         self._left_out: dict[int, float] = {}
         self._refusals: list[str] = []
-        self._began = 0.0
-        self._rows_before = 0
+        self._rate = Rate()
         self._waited = 0.0
         self.trouble: str | None = None
 
@@ -126,6 +126,18 @@ class Backfills:
 
     def _shared(self) -> tuple[int, ...]:
         return tuple(oid for oid, known in self._shapes.known.items() if not known.retired)
+
+    def join(self, targets: Sequence[str], request: int) -> bool:
+        """Have a backfill of all tables for these targets, which has yet to begin, answer this request too.
+
+        Durable on return; false when there is none.
+        """
+        for at, refill in enumerate(self._queue):
+            if refill.full and refill.started is None and set(targets).issubset(refill.targets):
+                self._queue[at] = self._teller.keep(replace(refill, requests=(*refill.requests, request)))
+                self._answers[request] = False
+                return True
+        return False
 
     def mend(self, table: int, keys: Keys, request: int | None = None) -> State:
         """Read rows again by their keys, for all targets; returns what has to be saved for it to outlast a restart."""
@@ -202,8 +214,7 @@ class Backfills:
         if refill.full and refill.started is None:
             # A target that begins with it sees nothing of what was read for all targets while it waited.
             refill = replace(refill, tables=self._shared())
-        self._current, self._refusals = refill, []
-        self._began, self._rows_before = time.monotonic(), refill.rows
+        self._current, self._refusals, self._rate = refill, [], Rate()
 
     def _begin(self, refill: Refill) -> None:
         """Start the next cycle of the next table, from where the log stands now."""
@@ -285,7 +296,7 @@ class Backfills:
         self._teller.finish(refill, self._log.wait(self._source.name, self._writer.tail.frontier.offset, 0).first)
         for request in refill.requests:
             self._answers[request] = True
-            self._answer(request, f"refused: {refusals[0]}" if refusals else f"{refill.rows} rows read")
+            self._answer(request, f"refused: {refusals[0]}" if refusals else f"{refill.rows:,} rows read")
         self._current = None
 
     def progress(self) -> list[dict[str, object]]:
@@ -300,9 +311,7 @@ class Backfills:
                 "tables": [str(self._shapes.known[oid].table) for oid in self._current.tables],
                 "rows": told + reading,
                 "of": told + max(to_come, reading) if to_come > 0 else None,
-                "rows_per_second": round(
-                    (told + reading - self._rows_before) / max(time.monotonic() - self._began, 1.0)
-                ),
+                "rows_per_second": self._rate.at(told + reading),
             }
         ]
 

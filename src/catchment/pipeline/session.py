@@ -209,6 +209,8 @@ class Session:
         if after is not None and all(self.backfills.begins_behind(target, after) for target in targets):
             self._around.hub.finish(request.id, "already under way")
             return
+        if names is None and self.backfills.join(targets, request.id):
+            return
         by_name = {str(table.table): oid for oid, table in published.items()}
         if unknown := [name for name in names or () if name not in by_name]:
             sentence = f"publication {self._source.publication} of source {self._source.name} has no table {unknown[0]}"
