@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from catchment.config import Settings, SourceSettings
 from catchment.hub.sqlite import SqliteHub
 from catchment.log.sqlite import SqliteLog
+from catchment.model.errors import ConfigError
 from catchment.pipeline.collector import Collector
 from catchment.pipeline.deliver import Deliverer
 from catchment.pipeline.session import Surroundings
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.pipeline.worker import Hosted, Worker
+from catchment.postgres.connection import read_dsn
 from catchment.postgres.source import Source
 from catchment.targets.base import Target
 from catchment.targets.feed import FeedTarget
@@ -44,8 +46,19 @@ def build_targets(settings: Settings) -> list[Target]:
     return targets
 
 
+def read_dsns(settings: Settings, sources: Iterable[SourceSettings]) -> None:
+    """Raises ConfigError for one that libpq cannot read, with the place where it stands."""
+    dsns = [(f"source {source.name}", source.dsn) for source in sources]
+    for place, dsn in [*dsns, *([("ods", settings.ods.dsn)] if settings.ods else [])]:
+        try:
+            read_dsn(dsn)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error.what}", remedy=error.remedy) from None
+
+
 def build_worker(settings: Settings, name: str, sources: Sequence[str]) -> Worker:
-    """A worker with the loops of these sources."""
+    """A worker with the loops of these sources. Raises ConfigError for a dsn that libpq cannot read."""
+    read_dsns(settings, (source for source in settings.source if source.name in sources))
     log, hub, targets = build_log(settings), build_hub(settings), build_targets(settings)
 
     def host(source: Source) -> Hosted:

@@ -233,7 +233,12 @@ def test_promise_5_a_state_directory_that_is_none_is_one_line(config: Path, stat
     state.rmdir()
     state.write_text("a file")
     for command in (["status"], ["backfill", "orders"], ["run"]):
-        assert "give the hub a directory of its own" in error_of(catchment(*command), 1)
+        assert "name a directory of its own as [hub] state" in error_of(catchment(*command), 1)
+    for place in ("var/below", "/proc/nowhere/var"):
+        config.write_text(f'[hub]\nstate = "{place}"\n{CONFIG}')
+        (finding,) = [line for line in catchment("check").stdout.splitlines() if line.startswith("error: hub: ")]
+        assert f"{place}: " in finding
+        assert "name a directory of its own as [hub] state" in finding
     assert "[hub] state has to be a directory of its own" in error_of(catchment("log", "show", "orders"), 1)
 
 
@@ -257,7 +262,7 @@ def _look_as_another_user(state: Path) -> None:
         (line,) = done.stderr.splitlines()
         assert done.returncode == 1
         assert line.startswith("error: ")
-        assert "Permission denied; " in line
+        assert "Permission denied; run this command as " in line
 
 
 def test_a_state_of_a_newer_catchment_is_one_line(config: Path, state: Path) -> None:
@@ -393,6 +398,37 @@ def test_log_show_and_trim(config: Path, state: Path) -> None:
     assert (trimmed.exit_code, trimmed.stdout) == (0, "the first offset kept is 2\n")
     assert len(catchment("log", "show", "orders").stdout.splitlines()) == 1
     assert error_of(catchment("log", "show", "orders", "--after", "0"), 1).startswith("source orders: ")
+    (newest,) = (state / "log" / "orders").glob("*.sqlite")
+    newest.write_bytes(b"no database" * 1000)
+    for look in (["show", "orders"], ["trim", "orders", "--through", "1"]):
+        said = error_of(catchment("log", *look), 1)
+        assert f"source orders: {newest}: " in said
+        assert "stop the hub, run `catchment source drop orders` and start it again" in said
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_keyword_that_libpq_does_not_know_is_a_matter_of_configuration(config: Path, command: str) -> None:
+    config.write_text(CONFIG.replace("host=127", "hots=127"))
+    ended = subprocess.run(
+        [sys.executable, "-m", "catchment.cli.main", command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == ["error: source orders: the dsn has a keyword hots, which libpq does not know; did you mean host?"]
+
+
+def test_what_may_be_a_piece_of_a_password_is_not_repeated(config: Path) -> None:
+    config.write_text(CONFIG.replace("password=", f"password=two {CANARY}="))
+    said = error_of(catchment("check"), 2)
+    assert CANARY not in said
+    assert "the dsn is not a connection string that libpq understands" in said
+
+
+def test_a_file_that_may_not_be_read_is_one_line(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # what click asks
+    assert catchment("status").exit_code == 0
+    assert catchment("--config", "catchment.toml", "status").exit_code == 0
+    assert catchment("status", "--config", "catchment.toml").exit_code == 0
 
 
 def test_source_sql_needs_no_connection(config: Path) -> None:

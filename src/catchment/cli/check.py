@@ -12,8 +12,8 @@ import typer
 
 from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config
 from catchment.config import Settings, SourceSettings, load
-from catchment.hub.lock import held
-from catchment.model.errors import CatchmentError, ConfigError
+from catchment.hub.lock import held, see_usable
+from catchment.model.errors import CatchmentError, HubError
 
 if TYPE_CHECKING:
     from catchment.log.base import Log
@@ -35,9 +35,11 @@ def check(
 
     Example: catchment check orders
     """
+    from catchment.assembly import read_dsns
+
     settings = load(config)
     sources = [settings.one(name) for name in names] if names else list(settings.source)
-    _read_dsns(settings, sources)
+    read_dsns(settings, sources)
     findings = list(_findings(settings, sources))
     if as_json:
         typer.echo(json.dumps([finding.to_json() for finding in findings], indent=2))
@@ -49,25 +51,19 @@ def check(
         raise typer.Exit(FAILED)
 
 
-def _read_dsns(settings: Settings, sources: Sequence[SourceSettings]) -> None:
-    """Raises ConfigError for one that libpq cannot read, with the place where it stands."""
-    from catchment.postgres.connection import read_dsn
-
-    dsns = [(f"source {source.name}", source.dsn) for source in sources]
-    for place, dsn in [*dsns, *([("ods", settings.ods.dsn)] if settings.ods else [])]:
-        try:
-            read_dsn(dsn)
-        except ConfigError as error:
-            raise ConfigError(f"{place}: {error.what}", remedy=error.remedy) from None
-
-
 def _findings(settings: Settings, sources: Sequence[SourceSettings]) -> Iterator[Finding]:
     """Each server on its own, all at once, then what only shows when they are compared."""
     from catchment.assembly import build_log, build_source
     from catchment.postgres.preflight import Report, check_source, check_together
+    from catchment.postgres.preflight.report import UNUSABLE_STATE
     from catchment.targets.ods.preflight import check_ods
 
-    running = held(settings.hub.state)
+    running = False
+    try:
+        running = held(settings.hub.state)
+        see_usable(settings.hub.state)
+    except HubError as error:
+        yield UNUSABLE_STATE.found("hub", what=error.what, remedy=error.remedy)
 
     def look(source: SourceSettings) -> Report:
         try:

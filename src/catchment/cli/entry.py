@@ -58,7 +58,8 @@ def _chosen(context: typer.Context, given: Path) -> Path:
 
 
 HELP = "The file that says what is collected and where it goes."
-Config = Annotated[Path, typer.Option("--config", metavar="PATH", callback=_chosen, help=HELP)]
+# Whether it can be read is found out by reading it: click would answer with its usage.
+Config = Annotated[Path, typer.Option("--config", metavar="PATH", callback=_chosen, help=HELP, readable=False)]
 """The option that every command has; its default is ``DEFAULT_CONFIG``."""
 
 Source = Annotated[str, typer.Argument(metavar="NAME", help="The source.", autocompletion=source_names)]

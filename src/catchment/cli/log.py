@@ -115,5 +115,7 @@ def trim(
 
     settings = load(config)
     with closing(build_log(settings)) as log:
-        first = log.trim(settings.one(name).name, through)
+        source = settings.one(name).name
+        log.state(source)  # files are unlinked unread: a log that does not read back must say so
+        first = log.trim(source, through)
     typer.echo(f"the first offset kept is {first}")

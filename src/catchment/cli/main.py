@@ -26,7 +26,10 @@ app = typer.Typer(
 @app.callback()
 def common(
     config: Annotated[
-        Path, typer.Option("--config", metavar="PATH", envvar="CATCHMENT_CONFIG", show_envvar=True, help=HELP)
+        Path,
+        typer.Option(
+            "--config", metavar="PATH", envvar="CATCHMENT_CONFIG", show_envvar=True, help=HELP, readable=False
+        ),
     ] = DEFAULT_CONFIG,
     version: Annotated[
         bool, typer.Option("--version", callback=version.show, is_eager=True, help="Print versions and end.")

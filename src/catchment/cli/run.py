@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, target_names
+from catchment.cli.entry import DEFAULT_CONFIG, FAILED, MISUSED, Config, target_names
 from catchment.cli.logging import log_to_stderr
 from catchment.config import load
 from catchment.hub.lock import StateLock
 from catchment.hub.space import shortage
 from catchment.hub.sqlite import SqliteHub
 from catchment.hub.summary import summarise, troubles
-from catchment.pipeline.supervisor import Supervisor, announce, shares
+from catchment.pipeline.supervisor import MISCONFIGURED, Supervisor, announce, shares
 
 
 def run(
@@ -59,7 +59,10 @@ def run(
             f"state in {settings.hub.state}"
             + (f"; metrics on http://{settings.metrics.listen}/metrics" if settings.metrics else "")
         )
-        if supervisor.run(until_caught_up) != 0:
+        ended = supervisor.run(until_caught_up)
+        if ended == MISCONFIGURED:
+            raise typer.Exit(MISUSED)
+        if ended != 0:
             now, space = datetime.now(UTC), shortage(settings.hub.state)
             for sentence in troubles(summarise(names, target_names(settings), hub.statuses(), True, now, space)):
                 typer.echo(sentence, err=True)

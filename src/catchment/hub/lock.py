@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -76,8 +78,28 @@ def _lock(file: int, kind: int) -> bool:
     return True
 
 
+def see_usable(directory: Path) -> None:
+    """Raises HubError when no hub of this user could keep anything there; leaves no trace."""
+    try:
+        there = next(place for place in (directory, *directory.parents) if place.exists())
+        Path(tempfile.mkdtemp(prefix=".catchment-", dir=there)).rmdir()
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
 def _unusable(directory: Path, error: OSError) -> HubError:
-    return HubError(
-        f"cannot use {directory}: {error.strerror}",
-        remedy="give the hub a directory of its own as [hub] state, and run every command as the user who owns it",
-    )
+    remedy = "name a directory of its own as [hub] state, where this user may make one"
+    if isinstance(error, PermissionError) and (owner := _owner(directory)) is not None:
+        remedy = f"run this command as {owner}, whose hub keeps its state there"
+    return HubError(f"cannot use {directory}: {error.strerror}", remedy=remedy)
+
+
+def _owner(directory: Path) -> str | None:
+    """Another user whose directory this is; null when it is nobody's, or ours."""
+    try:
+        owner = directory.stat().st_uid
+        return None if owner == os.geteuid() else pwd.getpwuid(owner).pw_name
+    except OSError:
+        return None
+    except KeyError:
+        return f"the user with id {owner}"

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from catchment.model.errors import CatchmentError, LogBusy, LogCorrupt, LogError, LogFull
 
-DAMAGED = "check the disk, then start the source over: its targets are refilled"
+DAMAGED = (
+    "check the disk; then stop the hub, run `catchment source drop NAME` and start it again: it begins anew with this "
+    "source, and its targets are refilled"
+)
 
 _LOCAL_DISK = "the log needs a local disk that it may write to"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -23,6 +23,9 @@ _GRACE_SECONDS = 15.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _ENDED_BY_ITSELF = {0, 1, 2, 3}
 
+MISCONFIGURED = 2
+"""How a worker ends, having said why, that finds a mistake in catchment.toml."""
+
 logger = structlog.get_logger()
 
 
@@ -82,14 +85,21 @@ class Supervisor:
         self._ending = False
 
     def run(self, until_caught_up: bool = False) -> int:
-        """Returns the highest exit status of the workers that ended by themselves, 0 when told to end."""
+        """Returns the highest exit status of the workers that ended by themselves, 0 when told to end.
+
+        A worker that cannot begin with its configuration ends all: ``MISCONFIGURED``.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._be_told)
         looked = time.monotonic()
         while not self._ending and not all(worker.finished for worker in self.workers):
             self.beat = datetime.now(UTC)
             for worker in self.workers:
-                if worker.ended() and until_caught_up and worker.exit_status in _ENDED_BY_ITSELF:
+                ended = worker.ended()
+                if ended and worker.exit_status == MISCONFIGURED and not worker.restarts:
+                    self._end()
+                    return MISCONFIGURED
+                if ended and until_caught_up and worker.exit_status in _ENDED_BY_ITSELF:
                     worker.finished = True
                 elif worker.process is None and not worker.finished and time.monotonic() >= worker.start_at:
                     if worker.exit_status is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 
 from catchment.model.errors import (
     CatchmentError,
@@ -69,6 +71,7 @@ _REFUSALS = {
     "permission denied": "grant what the role of the dsn lacks",
 }
 _MISSING = re.compile(r'(role|database) "(.*)" does not exist')
+_UNKNOWN = re.compile(r'invalid (?:connection option|URI query parameter:) "(\w+)"')
 _NAMED_BY = {"role": "user", "database": "dbname"}
 # Their messages quote the value that was wrong.
 _CLASSES_WITH_VALUES = {"21", "22", "23", "P0"}
@@ -96,7 +99,11 @@ def read_dsn(dsn: str) -> dict[str, str]:
     """The parameters of a connection string or URI. Raises ConfigError without repeating it: it may hold a password."""
     try:
         given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError as error:
+        if (misspelt := _UNKNOWN.search(str(error))) and (meant := _keyword_like(misspelt[1])):
+            raise ConfigError(
+                f"the dsn has a keyword {misspelt[1]}, which libpq does not know", remedy=f"did you mean {meant}?"
+            ) from None
         raise ConfigError(
             "the dsn is not a connection string that libpq understands",
             remedy="write it as 'host=… dbname=… user=…', as 'service=…' or as a postgresql:// URI",
@@ -108,6 +115,12 @@ def read_dsn(dsn: str) -> dict[str, str]:
             "the dsn's host or port is not one", remedy="percent-encode the password if it has @, / or : in it"
         )
     return given
+
+
+def _keyword_like(word: str) -> str | None:
+    """Null where nothing is alike: then it may be a piece of a password, which is not repeated."""
+    known = [option.keyword.decode() for option in Conninfo.get_defaults()]
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.7)), None)
 
 
 def masked(dsn: str) -> str:

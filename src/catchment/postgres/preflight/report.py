@@ -22,6 +22,7 @@ POOLER = Check(
     "a connection pooler between does not let sessions have settings of their own",
     "let the dsn name the server itself",
 )
+UNUSABLE_STATE = Check("state", "error", "{what}", "a hub keeps its logs and all that it knows there", "{remedy}")
 READY = Check("ready", "good", "PostgreSQL {version}, {what}", "")
 
 
