@@ -234,12 +234,12 @@ def test_promise_5_a_state_directory_that_is_none_is_one_line(config: Path, stat
     state.write_text("a file")
     for command in (["status"], ["backfill", "orders"], ["run"]):
         assert "name a directory of its own as [hub] state" in error_of(catchment(*command), 1)
+    assert "[hub] state has to be a directory of its own" in error_of(catchment("log", "show", "orders"), 1)
     for place in ("var/below", "/proc/nowhere/var"):
         config.write_text(f'[hub]\nstate = "{place}"\n{CONFIG}')
         (finding,) = [line for line in catchment("check").stdout.splitlines() if line.startswith("error: hub: ")]
         assert f"{place}: " in finding
         assert "name a directory of its own as [hub] state" in finding
-    assert "[hub] state has to be a directory of its own" in error_of(catchment("log", "show", "orders"), 1)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
