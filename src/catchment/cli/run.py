@@ -32,7 +32,8 @@ def run(
     """Collect every change and deliver it to all targets.
 
     Goes on until Ctrl-C or SIGTERM, which lose nothing, and neither does kill -9: the next run goes on where this one
-    ended. With --until-caught-up it ends by itself, with status 1 when something is stopped.
+    ended. With --until-caught-up it ends by itself, with status 1 when something is stopped, or when a server has not
+    answered once in its first minute.
 
     Example: catchment run --only orders --until-caught-up
     """
@@ -67,6 +68,8 @@ def run(
             for sentence in troubles(summarise(names, target_names(settings), hub.statuses(), True, now, space)):
                 typer.echo(sentence, err=True)
             raise typer.Exit(FAILED)
+        if until_caught_up and not supervisor.told_to_end:
+            typer.echo(f"caught up with {', '.join(names)}")
 
 
 def work(

@@ -15,7 +15,7 @@ from catchment.changes.waiting import created_in_part
 from catchment.hub.base import Hub, Request
 from catchment.log.base import Log, LogWriter, State
 from catchment.model.batch import Batch
-from catchment.model.errors import TableLocked
+from catchment.model.errors import SourceRefused, TableLocked
 from catchment.model.lsn import Lsn
 from catchment.pipeline.cut import Cutter
 from catchment.pipeline.refill import Backfills
@@ -245,12 +245,19 @@ class Session:
             self._append_between(batch, self._shapes.changes())
         return published
 
+    def _nothing_shared(self) -> str | None:
+        if any(not known.retired for known in self._shapes.known.values()):
+            return None
+        name = self._source.publication
+        remedy = f"have its owner run ALTER PUBLICATION {name} ADD TABLE …;"
+        return str(SourceRefused(f"publication {name} shares no table", source=self._source.name, remedy=remedy))
+
     def _report(self, now: float) -> None:
         frontier = self._writer.tail.frontier
         elapsed = now - self._reported
         self._around.status.well(
             "streaming" if self.backfills.idle else "refilling",
-            trouble=self.backfills.trouble or self._shapes.trouble() or self._doubt or None,
+            trouble=self.backfills.trouble or self._shapes.trouble() or self._doubt or self._nothing_shared(),
             position=str(frontier.lsn),
             passed=str(max(frontier.lsn, self._passed)),
             passed_at=max(frontier.committed_at, self._passed_at).isoformat(),

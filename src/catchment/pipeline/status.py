@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from catchment.hub.base import DROPPED, Status
-from catchment.model.errors import CatchmentError
+from catchment.model.errors import CatchmentError, SourceUnreachable, TargetUnreachable
 from catchment.pipeline.counters import Counters
 
 _FIRST_PAUSE_SECONDS = 0.25
@@ -25,6 +25,9 @@ _OPERATOR_PAUSE_SECONDS = 20.0
 
 STATES = ("starting", "streaming", "refilling", "retrying", "stopped")
 """Of a loop whose source was not removed."""
+
+UNREACHED_SECONDS = 60.0
+"""How long a run that ends by itself waits for a server that has not answered once."""
 
 LAG_SECONDS = 5.0
 """How often a loop's lag is noted for its history."""
@@ -50,12 +53,20 @@ class LoopStatus:
         self._counters = Counters()
         self._lags: deque[float | None] = deque(maxlen=_LAG_SAMPLES)
         self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._reached = self._unreachable = False
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its server has not answered once since the loop began, ``UNREACHED_SECONDS`` ago or longer."""
+        return self._unreachable and time.monotonic() - self._began >= UNREACHED_SECONDS
 
     def well(self, state: str, trouble: str | None = None, **detail: Any) -> None:
         """The loop goes round, part of its work perhaps in ``trouble``. ``detail`` replaces what had its names."""
         with self._lock:
             self.state, self.remedy, self._beat = state, trouble, datetime.now(UTC)
             self._detail |= detail
+            self._reached, self._unreachable = True, False
 
     def note(self, **detail: Any) -> None:
         """Something else to be shown."""
@@ -74,6 +85,7 @@ class LoopStatus:
             self.state, self.remedy = "retrying" if error.retry else "stopped", str(error)
             self._beat = None
             self._counters.failed(type(error).__name__)
+            self._unreachable = not self._reached and isinstance(error, SourceUnreachable | TargetUnreachable)
 
     def restarted(self) -> None:
         """The loop is run again after an error."""

@@ -75,14 +75,14 @@ class WorkerProcess:
 class Supervisor:
     """Starts a process for each share of the sources, and starts again what ends or falls silent.
 
-    ``beat``: when it last looked after its workers.
+    ``beat``: when it last looked after its workers. ``told_to_end``: by Ctrl-C or SIGTERM.
     """
 
     def __init__(self, commands: Mapping[str, Sequence[str]], hub: Hub) -> None:
         self.workers = [WorkerProcess(name, command) for name, command in commands.items()]
         self.started_at = self.beat = datetime.now(UTC)
         self._hub = hub
-        self._ending = False
+        self.told_to_end = False
 
     def run(self, until_caught_up: bool = False) -> int:
         """Returns the highest exit status of the workers that ended by themselves, 0 when told to end.
@@ -92,7 +92,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._be_told)
         looked = time.monotonic()
-        while not self._ending and not all(worker.finished for worker in self.workers):
+        while not self.told_to_end and not all(worker.finished for worker in self.workers):
             self.beat = datetime.now(UTC)
             for worker in self.workers:
                 ended = worker.ended()
@@ -111,12 +111,14 @@ class Supervisor:
                 with suppress(HubError):
                     self._end_silent_ones()
             time.sleep(_ROUND_SECONDS)
+        if self.told_to_end:
+            logger.info("ending, as soon as the loops have finished what they are doing")
         self._end()
         return max((worker.exit_status or 0 for worker in self.workers if worker.finished), default=0)
 
     def _be_told(self, *_: object) -> None:
         # No event: the signal can come while the loop waits for it, holding its lock.
-        self._ending = True
+        self.told_to_end = True
 
     def _end_silent_ones(self) -> None:
         """A loop that has not been heard of for a minute costs its worker: everything in it can be started again."""

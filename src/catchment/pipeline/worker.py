@@ -34,6 +34,7 @@ _ROUND_SECONDS = 0.25
 _REPORT_SECONDS = 0.5
 _TRIM_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
+_CONNECTING_SECONDS = 1.0
 
 logger = structlog.get_logger()
 
@@ -94,13 +95,13 @@ class Hosted:
         """Whether every target has what the source had at the start, backfills included.
 
         What waits for a person is not waited for: a stopped target or table, and of a stopped source all that is not in
-        the log.
+        the log. Nor is a server for longer than a minute that has not answered once.
         """
         if self.status.state == DROPPED:
             return True
-        cut_off = self.status.state == "stopped"
+        cut_off = _is_given_up(self.status)
         goal = log.wait(self.source.name, 0, 0).last if cut_off else self.collector.settled
-        delivering = [each for each in self.deliverers if each.status.state != "stopped"]
+        delivering = [each for each in self.deliverers if not _is_given_up(each.status)]
         positions = [each.position if cut_off else each.whole_at for each in delivering]
         return goal is not None and all(position >= goal if position is not None else cut_off for position in positions)
 
@@ -136,6 +137,10 @@ class Hosted:
             raise
         self.status.dropped()
         return done
+
+
+def _is_given_up(status: LoopStatus) -> bool:
+    return status.state == "stopped" or status.given_up
 
 
 class Worker:
@@ -218,10 +223,12 @@ class Worker:
         """Let the loops finish what they are doing; what hangs is ended with the process, which loses nothing."""
         for hosted in self._hosted:
             hosted.stopping.now()
-        deadline = time.monotonic() + _GRACE_SECONDS
+        began = time.monotonic()
         for hosted in self._hosted:
-            for thread in hosted.threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+            for status, thread in zip(hosted.statuses(), hosted.threads, strict=False):
+                # One that fails is connecting, or sleeps: it has nothing under way.
+                grace = _CONNECTING_SECONDS if status.state in ("retrying", "stopped") else _GRACE_SECONDS
+                thread.join(max(0.0, began + grace - time.monotonic()))
         with suppress(CatchmentError):
             self._report()
         self._close()
