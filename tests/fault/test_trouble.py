@@ -89,6 +89,28 @@ def test_promise_5_a_table_that_may_not_be_read_is_told_and_holds_up_no_other(
     hub.until_caught_up()
 
 
+def test_a_large_table_and_a_partitioned_one_are_read_where_only_columns_are_granted(
+    reader: str, source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    execute(
+        source_database,
+        "CREATE TABLE wide (id int PRIMARY KEY, name text, secret text) WITH (fillfactor = 10)",
+        "INSERT INTO wide SELECT n, repeat('x', 50), 'secret' FROM generate_series(1, 20000) n",
+        "CREATE TABLE parts (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200)",
+        "INSERT INTO parts SELECT n, 'part' FROM generate_series(0, 199) n",
+        "DROP PUBLICATION catchment",
+        "CREATE PUBLICATION catchment FOR TABLE wide (id, name), parts WITH (publish_via_partition_root)",
+        f"GRANT SELECT (id, name) ON wide, parts TO {role_of(reader)}",
+    )
+    assert int(str(one(source_database, "SELECT pg_relation_size('wide') / 8192"))) > 1024
+    hub = hub_factory({"orders": reader}, ods=ods_database)
+    hub.until_caught_up()
+    assert has_rows(ods_database, "orders.wide", 20000)
+    assert has_rows(ods_database, "orders.parts", 200)
+
+
 def test_promise_5_a_run_is_not_caught_up_without_a_table_that_came_later_and_may_not_be_read(
     reader: str, source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:

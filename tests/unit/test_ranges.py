@@ -59,3 +59,12 @@ def test_what_is_left_of_a_dropped_leaf_is_not_missed() -> None:
 def test_blocks_of_another_file_are_not_read() -> None:
     ranges = Ranges([FIRST, LAST], Reached(10, 99, BLOCKS, FIRST.blocks), None)
     assert (taken(ranges), ranges.another_file) == ([], True)
+
+
+def test_what_is_not_to_be_divided_is_one_range_however_long_it_takes() -> None:
+    whole = Leaf(9, "public", "root", filenode=0, blocks=9 * BLOCKS, whole=True)
+    ranges = Ranges([whole], None, seconds=-1.0)
+    assert (ranges.count, taken(ranges), ranges.reached) == (1, [("root", 0, 9 * BLOCKS)], None)
+    # What was begun in pieces is begun again: the rest cannot be told from what was read.
+    again = Ranges([whole], Reached(10, 100, BLOCKS, FIRST.blocks), None)
+    assert (taken(again), again.another_file) == ([], True)

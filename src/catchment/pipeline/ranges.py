@@ -29,7 +29,7 @@ class Ranges:
 
     ``seconds``: how long ranges are handed out; null: until none is left. ``count``: how many there are. ``reached`` is
     null when all were handed out, else the first that was not. ``another_file``: what was read before is not of the
-    table any more, so there is nothing left of it.
+    table any more, or the rest cannot be read in pieces, so there is nothing left of it.
     """
 
     def __init__(self, leaves: Sequence[Leaf], reached: Reached | None, seconds: float | None) -> None:
@@ -37,9 +37,9 @@ class Ranges:
         self._lock = threading.Lock()
         left = [_left(leaf, reached) for leaf in leaves if reached is None or leaf.oid >= reached.leaf]
         self.another_file = reached is not None and any(
-            leaf.oid == reached.leaf and leaf.filenode != reached.filenode for leaf in leaves
+            leaf.whole or (leaf.oid == reached.leaf and leaf.filenode != reached.filenode) for leaf in leaves
         )
-        self.count = 0 if self.another_file else sum(-(-(part.end - part.begin) // BLOCKS) for part in left)
+        self.count = 0 if self.another_file else sum(map(_count, left))
         self._ranges = chain.from_iterable(map(_pieces, left)) if self.count else iter(())
         self.reached: Reached | None = None
 
@@ -52,7 +52,7 @@ class Ranges:
         with self._lock:
             if self.reached is not None or (part := next(self._ranges, None)) is None:
                 return None
-            if time.monotonic() > self._deadline:
+            if time.monotonic() > self._deadline and not part.leaf.whole:
                 self.reached = Reached(part.leaf.oid, part.leaf.filenode, part.begin, part.blocks)
                 return None
             return part
@@ -65,6 +65,13 @@ def _left(leaf: Leaf, reached: Reached | None) -> Range:
     return Range(leaf, 0, leaf.blocks, leaf.blocks)
 
 
+def _count(left: Range) -> int:
+    return 1 if left.leaf.whole else -(-(left.end - left.begin) // BLOCKS)
+
+
 def _pieces(left: Range) -> Iterator[Range]:
+    if left.leaf.whole:
+        yield left
+        return
     for block in range(left.begin, left.end, BLOCKS):
         yield replace(left, begin=block, end=min(block + BLOCKS, left.end))

@@ -28,7 +28,8 @@ _MOST_KEYS = 10_000
 
 _LEAVES = """
 SELECT c.oid::bigint, n.nspname, c.relname, c.relfilenode::bigint,
-       pg_relation_size(c.oid) / current_setting('block_size')::int
+       pg_relation_size(c.oid) / current_setting('block_size')::int,
+       NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r'
   AND (c.oid = %(table)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(table)s) WHERE isleaf))
@@ -59,13 +60,17 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """Where rows of a table are: itself, or a partition that has none of its own. ``blocks`` as of the snapshot."""
+    """Where rows of a table are: itself, or a partition that has none of its own. ``blocks`` as of the snapshot.
+
+    ``whole``: it is not to be divided; then it is the table itself, with all its partitions.
+    """
 
     oid: int
     schema: str
     name: str
     filenode: int
     blocks: int
+    whole: bool = False
 
 
 class SnapshotReader:
@@ -160,21 +165,30 @@ class SnapshotReader:
         return published_tables(self._connection, self._publication, self._translation).get(self._table.oid)
 
     def leaves(self) -> list[Leaf]:
-        """Where the table's rows are, by oid."""
+        """Where the table's rows are, by oid.
+
+        To address blocks, or a partition by its own name, needs SELECT on all of it: where only columns or only the
+        root are granted, there is just the table, whole.
+        https://www.postgresql.org/docs/current/ddl-system-columns.html
+        """
         with self._translation.around(str(self._table)):
             found = self._connection.execute(_LEAVES, {"table": self._table.oid}).fetchall()
-        return [Leaf(*leaf) for leaf in found]
+            leaves = [Leaf(*leaf) for leaf in found]
+            if not any(leaf.whole for leaf in leaves) or (name := self._name()) is None:
+                return leaves
+        blocks = max(1, sum(leaf.blocks for leaf in leaves))
+        return [Leaf(self._table.oid, *name, self._table.filenode, blocks, whole=True)]
 
     def read(self, published: PublishedTable, leaf: Leaf, begin: int, end: int) -> Iterator[list[pa.Array[Any]]]:
         """The rows that the publication shares of these blocks, as columns of text, a few megabytes at a time.
 
         Raises TableLocked as soon as somebody waits for an exclusive lock: reading must not hold up their work.
-        https://www.postgresql.org/docs/current/ddl-system-columns.html
         """
         condition = sql.SQL("ctid >= '({},0)' AND ctid < '({},0)'").format(sql.Literal(begin), sql.Literal(end))
-        if begin == 0 and end >= leaf.blocks:  # ctid needs SELECT on the whole table, where some columns may be granted
+        if leaf.whole:
             condition = sql.Composed([sql.SQL("true")])
-        relation = sql.SQL("ONLY {}").format(sql.Identifier(leaf.schema, leaf.name))
+        only = sql.SQL("" if leaf.whole and published.partitioned else "ONLY ")
+        relation = sql.SQL("{}{}").format(only, sql.Identifier(leaf.schema, leaf.name))
         yield from self._copy(_select(published, relation, condition), len(published.table.columns))
 
     def read_keys(self, published: PublishedTable, keys: Sequence[pa.Array[Any]]) -> Iterator[list[pa.Array[Any]]]:
