@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -42,12 +43,14 @@ def test_every_event_has_its_line_before_the_rows() -> None:
         Message("app", "é\n".encode(), PLACE),
         Message("app", b"\xff\x00", PLACE),
     )
-    lines = [json.loads(line) for line in render("orders", [TableRows(TABLE, data)], events).splitlines()]
+    lines = [json.loads(line) for line in render("orders", [TableRows(TABLE, data)], events, UUID(int=7)).splitlines()]
     source = {"source": "orders"}
+    log = "00000000-0000-0000-0000-000000000007"  # where it is another one, seq begins anew
+    refilled = {"tables": ["shop.order"], "targets": ["ods", "lake"], "log": log}
     assert lines == [
         source | {"event": "schema_changed", "table": "shop.order", "columns": ["ïd"]},
         source | {"event": "truncated", "tables": ["shop.order"]} | PLACED,
-        source | {"event": "refill_started", "refill": "f1", "tables": ["shop.order"], "targets": ["ods", "lake"]},
+        source | {"event": "refill_started", "refill": "f1"} | refilled,
         source | {"event": "refill_finished", "refill": "f1"},
         source | {"event": "message", "prefix": "app", "content": "é\n"} | PLACED,
         source | {"event": "message", "prefix": "app", "content": r"\xff00"} | PLACED,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -36,15 +37,15 @@ from catchment.model.table import ReplicaIdentity, Table
 _TEXT = pa.large_string()
 
 
-def render(source: str, rows: Sequence[TableRows], events: Sequence[Event] = ()) -> bytes:
+def render(source: str, rows: Sequence[TableRows], events: Sequence[Event] = (), log: UUID | None = None) -> bytes:
     """A batch as UTF-8 text, one JSON object a line: the events, then the rows of all tables in the order of ``_seq``.
 
     A row is ``{"source", "table", "op", "seq", "lsn", "xid", "committed_at", "row", "unchanged"}``: ``row`` has the
     values as PostgreSQL prints them, ``unchanged`` names the columns whose TOASTed values were not sent. What was not
     sent is not in ``row``: neither these, nor anything but the key of a row before its change, unless the replica
-    identity is FULL.
+    identity is FULL. ``log``: of which log they are, told where a refill begins: in another one ``seq`` begins anew.
     """
-    said = "".join(_json({"source": source} | _event(event)) + "\n" for event in events).encode()
+    said = "".join(_json({"source": source} | _event(event, log)) + "\n" for event in events).encode()
     parts = [part for table_rows in rows for part in _parts(source, table_rows)]
     if not parts:
         return said
@@ -123,7 +124,7 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _event(event: Event) -> dict[str, object]:
+def _event(event: Event, log: UUID | None) -> dict[str, object]:
     match event:
         case SchemaChanged(table, before):
             columns = [column.name for column in table.columns]
@@ -133,7 +134,8 @@ def _event(event: Event) -> dict[str, object]:
             return {"event": "truncated", "tables": [str(table) for table in tables]} | _place(place)
         case RefillStarted(refill, tables, targets):
             names = [str(table) for table in tables]
-            return {"event": "refill_started", "refill": refill, "tables": names, "targets": list(targets)}
+            began: dict[str, object] = {"event": "refill_started", "refill": refill, "tables": names}
+            return began | {"targets": list(targets)} | ({} if log is None else {"log": str(log)})
         case RefillFinished(refill):
             return {"event": "refill_finished", "refill": refill}
         case Message(prefix, content, place):

@@ -63,10 +63,10 @@ def show(
         while (
             span := log.wait(source, position, _ROUND_SECONDS if follow else 0, _MOST_BYTES)
         ).last > position or follow:
-            for _, batch in log.read(source, position, span.last):
+            for frontier, batch in log.read(source, position, span.last):
                 rows = [rows for rows in batch.rows if table in (None, str(rows.table))]
                 events = list(_told(batch, table))
-                typer.echo(render(source, rows, events), nl=False)
+                typer.echo(render(source, rows, events, frontier.log), nl=False)
                 if rows or events:
                     looked_for = None
             position = span.last

@@ -43,7 +43,7 @@ class FeedTarget:
             reached = writer.committed.frontier
             for frontier, batch in batches:
                 if reached is None or not reached.covers(frontier):
-                    writer.write(render(source, batch.rows, batch.events))
+                    writer.write(render(source, batch.rows, batch.events, frontier.log))
                     reached = frontier
             if reached is None or reached == writer.committed.frontier:
                 return
