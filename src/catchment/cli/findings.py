@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from catchment.postgres.finding import Finding, Level
+from catchment.postgres.finding import Finding, Level, named
 
 _STYLES = {"error": "bold red", "warning": "yellow", "good": "green", "notice": "cyan"}
 _COUNTED: tuple[Level, ...] = ("error", "warning", "notice")
@@ -39,9 +40,29 @@ def show(findings: Sequence[Finding]) -> None:
     console.print(Text(totals, _STYLES["error" if counted["error"] else "good"]))
 
 
+def _folded(block: Sequence[Finding]) -> list[Finding]:
+    """Notices that say the same of several tables as one, in the place of the first."""
+    alike: dict[tuple[str, ...], list[Finding]] = {}
+    for at, finding in enumerate(block):
+        same = finding.level == "notice" and finding.where.rpartition(", table ")[1] != ""
+        key = (finding.check, finding.what, finding.why, finding.remedy) if same else (str(at),)
+        alike.setdefault(key, []).append(finding)
+    return [_together(findings) for findings in alike.values()]
+
+
+def _together(findings: Sequence[Finding]) -> Finding:
+    first, *others = findings
+    if not others:
+        return first
+    place, _, _ = first.where.rpartition(", table ")
+    tables = [finding.where.rpartition(", table ")[2] for finding in findings]
+    return replace(first, where=f"{place}, tables {named(tables)}")
+
+
 def _print_block(console: Console, block: Sequence[Finding]) -> None:
     shown: Counter[str] = Counter()
-    for finding in block:
+    folded = _folded(block)
+    for finding in folded:
         if finding.level == "notice" and shown[finding.check] == _ALIKE:
             continue
         shown[finding.check] += 1
@@ -52,5 +73,5 @@ def _print_block(console: Console, block: Sequence[Finding]) -> None:
         for text, style in ((finding.why, "dim"), (finding.remedy, "")):
             if text and finding.level != "good":
                 console.print(Text(f"{'':<10}{text}", style), soft_wrap=True)
-    if more := len(block) - shown.total():
+    if more := len(folded) - shown.total():
         console.print(Text(f"  and {more} more notices like these; --json has them all", "dim"))

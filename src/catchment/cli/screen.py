@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from catchment.cli.columns import Column, fitted, spark
@@ -91,7 +92,12 @@ class Picture:
         if said := sentences(summary):
             below += [Text(), *map(_coloured, said)]
         if self._below:
-            below += [Text(), *(Text(each) if isinstance(each, str) else each for each in self._below)]
+            extra: list[RenderableType] = [Text(each) if isinstance(each, str) else each for each in self._below]
+            if self._height is not None:
+                told = len(console.render_lines(Group(*below))) if below else 0
+                room = self._height - told - len(summary["sources"]) - len(summary["targets"]) - 6 - 1
+                extra = [_cropped(console, extra, max(0, room))]
+            below += [Text(), *extra]
         hidden: list[RenderableType] = []
         if self._height is not None:
             yield Text.assemble((f"{self._at:%H:%M:%S}", "bold"), f"  {_census(summary)}")
@@ -104,6 +110,12 @@ class Picture:
         yield targets
         yield from hidden
         yield from below
+
+
+def _cropped(console: Console, below: Sequence[RenderableType], rows: int) -> RenderableType:
+    """The first rows of it: what goes below never hides a source."""
+    lines = console.render_lines(Group(*below), pad=False)
+    return Segments([segment for line in lines[:rows] for segment in (*line, Segment.line())])
 
 
 def _fitting(summary: Summary, rows: int) -> tuple[Summary, list[RenderableType]]:

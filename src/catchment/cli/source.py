@@ -72,7 +72,7 @@ def drop(
             conclude(asked.outcome(by_stream=False, patience=_DROP_SECONDS))
     else:
         typer.echo(_drop_here(settings, source, purge))
-    typer.echo(f"now remove it from the configuration too: the next `catchment run` would begin anew with {source}")
+    typer.echo(f"take it out of catchment.toml as well, or the next `catchment run` begins anew with {source}")
 
 
 def _drop_here(settings: Settings, name: str, purge: bool) -> str:

@@ -111,15 +111,18 @@ def reachable(path: Path) -> bool:
 
 def run(program: Path | str, *arguments: str | Path) -> str:
     """What it prints when it runs as the server's user. Raises ConfigError when it fails."""
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        [program, *arguments],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for us
-        **as_server(),
-    )
+    try:
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [program, *arguments],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for us
+            **as_server(),
+        )
+    except OSError as error:
+        raise ConfigError(f"{program} cannot be run: {error.strerror}", remedy="correct PATH, or PG_BIN") from None
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise ConfigError(f"{Path(program).name} failed: {said[-1] if said else f'exit status {done.returncode}'}")

@@ -147,7 +147,9 @@ class SlotBusy(SourceError):
     """Another process streams from the slot."""
 
     retry = True
-    default_remedy = "if it is not an earlier run that is just ending, give each hub its own slot"
+    default_remedy = (
+        "if no earlier run is just ending, another hub has it, such as one that was moved: give each its own slot"
+    )
 
 
 class SlotBlocked(SourceError):

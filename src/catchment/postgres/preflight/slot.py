@@ -46,7 +46,7 @@ BUSY = Check(
     "error",
     "slot {slot} is in use by process {pid}{who}, and no hub runs here",
     "only one process can stream from a slot",
-    "if it is not an earlier run that is just ending, give each hub its own slot",
+    "if no earlier run is just ending, another hub has it, such as one that was moved: give each its own slot",
 )
 BLOCKED = Check(
     "slot_blocked",

@@ -107,7 +107,7 @@ def check_tables(
     yield from _access(connection, source, published, columns)
     for oid, shared in published.items():
         table = shared.table
-        if not table.key and table.identity is ReplicaIdentity.FULL:
+        if not table.key and table.identity in (ReplicaIdentity.FULL, ReplicaIdentity.DEFAULT):
             yield KEYLESS.found(place(source, table), table=quoted(table.schema, table.name))
         yield from _left_out(connection, source, shared, columns[oid])
 
