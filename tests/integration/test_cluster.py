@@ -209,5 +209,5 @@ def test_no_postgresql_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_program_that_is_not_on_the_path_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="no-such-program cannot be run: .*; correct PATH"):
+    with pytest.raises(ConfigError, match=r"no-such-program cannot be run: .*; correct PATH"):
         run("no-such-program")
