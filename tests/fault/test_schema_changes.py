@@ -226,7 +226,7 @@ def watched(dsn: str, dataset: str, cases: list[Case]) -> Iterator[list[str]]:
 
     def look() -> None:
         with psycopg.connect(dsn) as reader:
-            while not stop.wait(0.05):
+            while not stop.wait(0.5):  # else no moment is left in which all that has to follow together is free
                 reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 reader.execute("SELECT 1")
                 for case in (case for case in cases if not case.gone):
