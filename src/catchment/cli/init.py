@@ -22,7 +22,7 @@ name = "orders"                    # its tables land in this schema of the ODS
 dsn = "host=orders-db.example dbname=orders user=catchment"    # fill in; with a password: … password=${ORDERS_PASSWORD}
 # publication = "catchment"        # which tables, columns and rows its owners share
 # slot = "catchment_orders"        # its replication slot
-# backfill_readers = 2              # how many read a large table at the same time
+# backfill_readers = 2             # how many read a large table at the same time
 
 # [[source]]
 # name = "payments"
