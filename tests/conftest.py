@@ -21,9 +21,11 @@ import pytest
 import structlog
 from psycopg import sql
 from running_hub import RunningHub
+from wire_twins import NATIVE_IS_BUILT, REFERENCE, Twin, compiled
 
 from catchment.demo.binaries import find_binaries, installed, version
 from catchment.demo.cluster import Cluster
+from catchment.wire.choice import NATIVE, PYTHON, chosen
 
 # Shared memory in files of the data directory: a killed server leaves nothing elsewhere.
 SETTINGS = {"fsync": "off", "shared_buffers": "32MB", "dynamic_shared_memory_type": "mmap"}
@@ -54,7 +56,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     versions = ", ".join(version(binaries) for binaries in installed().values())
     seed = config.option.hypothesis_seed
-    return [f"PostgreSQL: {versions or 'none found'}", f"hypothesis seed: {seed} (--hypothesis-seed={seed} repeats it)"]
+    twins = f"wire: {chosen()} where both are not tested, compiled twin {'built' if NATIVE_IS_BUILT else 'not built'}"
+    return [
+        f"PostgreSQL: {versions or 'none found'}",
+        twins,
+        f"hypothesis seed: {seed} (--hypothesis-seed={seed} repeats it)",
+    ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -79,6 +86,16 @@ def quiet_program_log() -> None:
 def server_version(request: pytest.FixtureRequest) -> int:
     """The major version of the servers that this test gets."""
     return request.param if hasattr(request, "param") else max(installed(), default=18)
+
+
+@pytest.fixture(scope="session", params=[PYTHON, NATIVE])
+def twin(request: pytest.FixtureRequest) -> Twin:
+    """Each twin of ``catchment.wire`` that there is here."""
+    if request.param == PYTHON:
+        return REFERENCE
+    if not NATIVE_IS_BUILT:
+        pytest.skip("the compiled twin is not built here")
+    return compiled()
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from contextlib import suppress
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wire_twins import Twin
 
 from catchment.model.errors import DecodeError
-from catchment.wire import copytext
 
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 awkward = st.text(st.sampled_from("\\\t\n\r\b\f\vNnx01.é\0"), max_size=6)
@@ -25,18 +25,18 @@ def tables(draw: st.DrawFn) -> list[pa.Array]:
 
 @settings(deadline=None, max_examples=400)
 @given(tables())
-def test_what_was_rendered_parses_to_the_same(columns: list[pa.Array]) -> None:
-    assert copytext.parse(bytes(copytext.render(columns)), len(columns)) == columns
+def test_what_was_rendered_parses_to_the_same(twin: Twin, columns: list[pa.Array]) -> None:
+    assert twin.parse(bytes(twin.render(columns)), len(columns)) == columns
 
 
 @settings(deadline=None)
 @given(tables(), st.data())
-def test_a_slice_renders_as_its_copy(columns: list[pa.Array], data: st.DataObject) -> None:
+def test_a_slice_renders_as_its_copy(twin: Twin, columns: list[pa.Array], data: st.DataObject) -> None:
     rows = len(columns[0])
     first = data.draw(st.integers(0, rows))
     count = data.draw(st.integers(0, rows - first))
     copies = [pa.array(column.to_pylist()[first : first + count], pa.string()) for column in columns]
-    assert copytext.render([column.slice(first, count) for column in columns]) == copytext.render(copies)
+    assert twin.render([column.slice(first, count) for column in columns]) == twin.render(copies)
 
 
 def one_by_one(text: str) -> str:
@@ -46,10 +46,10 @@ def one_by_one(text: str) -> str:
 
 @settings(deadline=None)
 @given(tables())
-def test_rendering_equals_the_plain_way(columns: list[pa.Array]) -> None:
+def test_rendering_equals_the_plain_way(twin: Twin, columns: list[pa.Array]) -> None:
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     lines = ["\t".join("\\N" if value is None else one_by_one(value) for value in row) + "\n" for row in rows]
-    assert copytext.render(columns) == "".join(lines).encode()
+    assert twin.render(columns) == "".join(lines).encode()
 
 
 pieces = st.sampled_from([b"\\", b"\t", b"\n", b"N", b"n", b"x4", b"10", b"a", b"\xc3", b"\xa9", b"\xff"])
@@ -57,9 +57,9 @@ pieces = st.sampled_from([b"\\", b"\t", b"\n", b"N", b"n", b"x4", b"10", b"a", b
 
 @settings(deadline=None, max_examples=400)
 @given(st.lists(pieces, max_size=12).map(b"".join), st.integers(0, 3))
-def test_any_bytes_parse_or_raise_decode_error(data: bytes, columns: int) -> None:
+def test_any_bytes_parse_or_raise_decode_error(twin: Twin, data: bytes, columns: int) -> None:
     with suppress(DecodeError):
-        parsed = copytext.parse(data, columns)
+        parsed = twin.parse(data, columns)
         for array in parsed:
             array.validate(full=True)
-        assert copytext.parse(bytes(copytext.render(parsed)), columns) == parsed
+        assert twin.parse(bytes(twin.render(parsed)), columns) == parsed

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from struct import pack
 from typing import Any
 
+from wire_twins import Twin
+
 from catchment.model.batch import META
 from catchment.model.lsn import Lsn
-from catchment.wire import Control, Decoder, Relation
+from catchment.wire.messages import Control, Relation
+from catchment.wire.pgoutput import Decoder
 
 SECOND = 1_000_000
 UNCHANGED = object()
@@ -111,9 +114,9 @@ def take(decoder: Decoder) -> list[tuple[Relation, list[tuple[Any, ...]]]]:
     return taken
 
 
-def decode(messages: Sequence[bytes], *, resume: int = 0, sequence: int = 0) -> Decoded:
+def decode(twin: Twin, messages: Sequence[bytes], *, resume: int = 0, sequence: int = 0) -> Decoded:
     """Everything, with one ``take`` at the end."""
-    decoder = Decoder(Lsn(resume), sequence)
+    decoder = twin.Decoder(Lsn(resume), sequence)
     events: list[Control] = []
     index = 0
     while index < len(messages):

@@ -161,8 +161,30 @@ def test_version_names_every_part() -> None:
         "Python",
         "pyarrow",
         "psycopg",
+        "wire",
         "SQLite",
     ]
+
+
+def test_the_environment_chooses_the_twin_of_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATCHMENT_WIRE", "python")
+    assert "\nwire python\n" in catchment("--version").stdout
+
+
+@pytest.mark.parametrize("command", ["--version", "run"])
+def test_a_twin_that_there_is_not_is_refused_in_one_line(
+    config: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CATCHMENT_WIRE", "fortran")
+    assert error_of(catchment(command), 2) == (
+        "CATCHMENT_WIRE is neither python nor native; set it to one of them, or leave it out"
+    )
+    monkeypatch.setenv("CATCHMENT_WIRE", "native")
+    monkeypatch.setattr("catchment.wire.choice.find_spec", lambda name: None)
+    assert error_of(catchment(command), 2) == (
+        "CATCHMENT_WIRE is native, but this installation has only python; "
+        "leave it out, or install Catchment again where there are a C compiler and Python's headers"
+    )
 
 
 def test_init_writes_a_file_that_every_command_can_read(config: Path) -> None:

@@ -26,7 +26,8 @@ from catchment.pipeline.streamed import Streamed
 from catchment.postgres.catalog import Fingerprint, PublishedTable
 from catchment.postgres.scripted import ScriptedStream
 from catchment.postgres.stream import Received
-from catchment.wire import Decoder, Relation, RelationColumn
+from catchment.wire.messages import Relation, RelationColumn
+from catchment.wire.twin import Decoder
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 PLACES = Relation(

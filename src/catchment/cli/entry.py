@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,14 +27,13 @@ BEGIN, RUN, LOOK = "To begin", "To run", "To look closer"
 class Commands(TyperGroup):
     """Ends a command that raised one of our errors with one line on stderr and the exit status for it."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _in_one_line():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _in_one_line():
             return super().invoke(ctx)
-        except CatchmentError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(MISUSED if isinstance(error, ConfigError) else FAILED) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Group by group, in the order in which they were added."""
@@ -42,6 +42,17 @@ class Commands(TyperGroup):
             rows = [(name, command.get_short_help_str(200)) for name, command in shown if _group(command) == group]
             with formatter.section(group):
                 formatter.write_dl(rows)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except CatchmentError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(MISUSED if isinstance(error, ConfigError) else FAILED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _group(command: Any) -> str:

@@ -18,6 +18,7 @@ from catchment.hub.space import shortage
 from catchment.hub.sqlite import SqliteHub
 from catchment.hub.summary import summarise, troubles
 from catchment.pipeline.supervisor import MISCONFIGURED, Supervisor, announce, shares
+from catchment.wire.choice import chosen
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     Example: catchment run --only orders --until-caught-up
     """
     settings = load(config)
+    chosen()  # else each worker would find out, again and again
     names = [settings.one(name).name for name in dict.fromkeys(only or [source.name for source in settings.source])]
     log_to_stderr()
     with ExitStack() as running:

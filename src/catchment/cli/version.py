@@ -8,6 +8,8 @@ from importlib.metadata import version as installed
 
 import typer
 
+from catchment.wire.choice import chosen
+
 
 def show(wanted: bool) -> None:
     """Print the versions that a report of a defect should name."""
@@ -15,10 +17,12 @@ def show(wanted: bool) -> None:
         return
     from psycopg import pq
 
+    twin = chosen()
     libpq = pq.version()
     typer.echo(f"catchment {installed('catchment')}")
     typer.echo(f"Python {platform.python_version()} ({platform.python_implementation()}, {platform.platform()})")
     typer.echo(f"pyarrow {installed('pyarrow')}")
     typer.echo(f"psycopg {installed('psycopg')} ({pq.__impl__}, libpq {libpq // 10000}.{libpq % 10000})")
+    typer.echo(f"wire {twin}")
     typer.echo(f"SQLite {sqlite3.sqlite_version}")
     raise typer.Exit

@@ -11,8 +11,8 @@ from catchment.model.lsn import Lsn
 from catchment.pipeline.shapes import Shapes
 from catchment.pipeline.state import SEQUENCE, encode
 from catchment.pipeline.streamed import Streamed
-from catchment.wire import Decoder
 from catchment.wire.messages import LogicalMessage, Relation, Truncate
+from catchment.wire.twin import Decoder, kinds
 
 MOST_ROWS = 65_536
 MOST_BYTES = 16 * 2**20
@@ -44,7 +44,7 @@ class Cutter:
 
         What is whole is not held back by a transaction whose rest has not arrived yet: it is cut at the last Commit.
         """
-        whole = next((number for number in range(len(messages), 0, -1) if messages[number - 1][:1] == b"C"), 0)
+        whole = kinds(messages).rfind(b"C") + 1
         yield from self._decode(messages[:whole])
         if whole:
             yield from self._cut()

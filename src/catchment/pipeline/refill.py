@@ -34,7 +34,7 @@ from catchment.pipeline.streamed import Streamed
 from catchment.pipeline.tell import Teller
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.source import Source
-from catchment.wire import Decoder
+from catchment.wire.twin import Decoder
 
 _RETRY_SECONDS = 2.0
 _OPERATOR_SECONDS = 20.0

@@ -29,7 +29,7 @@ from catchment.postgres.slot import slot_health
 from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
 from catchment.postgres.source import Source
 from catchment.postgres.stream import Stream
-from catchment.wire import Decoder
+from catchment.wire.twin import Decoder
 
 REFILL = "refill"
 """The kind of request that asks for a backfill.

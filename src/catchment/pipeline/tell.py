@@ -13,7 +13,7 @@ from catchment.log.base import LogWriter, State
 from catchment.model.batch import Batch, Event, RefillFinished, RefillStarted, TableRows
 from catchment.model.table import Table
 from catchment.pipeline.state import MENDED, REFILL, SEQUENCE, TARGET, Refill, encode
-from catchment.wire import Decoder
+from catchment.wire.twin import Decoder
 
 
 class Teller:

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from catchment.changes.digest import BUCKETS, Buckets, Columns, Digest, Key
 from catchment.postgres.connection import Translation
-from catchment.wire import copytext
+from catchment.wire.twin import parse
 
 SNAPSHOT: LiteralString = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -217,7 +217,7 @@ class ComparedTable:
         statement_bytes = query.as_string(None).encode()
         with self._translation.around(self._name), self._connection.cursor().copy(statement_bytes) as copy:
             data = b"".join(bytes(row) for row in copy)
-        return copytext.parse(data, width)
+        return parse(data, width)
 
 
 def _hash(columns: Sequence[sql.Composable]) -> sql.Composed:

@@ -19,7 +19,7 @@ from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import Translation, connect
-from catchment.wire import copytext
+from catchment.wire.twin import parse
 
 _LOCK_TIMEOUT, _READ_TIMEOUT = "5s", "1s"
 _CHUNK_BYTES = 8 * 2**20
@@ -231,11 +231,11 @@ class SnapshotReader:
                     rows.append(bytes(row))
                     size += len(row)
                     if size >= _CHUNK_BYTES:
-                        yield copytext.parse(b"".join(rows), columns)
+                        yield parse(b"".join(rows), columns)
                         rows, size = [], 0
                         self._give_way()
             if rows:
-                yield copytext.parse(b"".join(rows), columns)
+                yield parse(b"".join(rows), columns)
             self._give_way()
 
     @contextlib.contextmanager

@@ -20,8 +20,8 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 """PostgreSQL counts its timestamps from here, in microseconds."""
 
 _MICROSECOND = timedelta(microseconds=1)
-_FIRST_TIME = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-_LAST_TIME = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+FIRST_TIME = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+LAST_TIME = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 
 _BEGIN = Struct(">BqqI")
 _COMMIT = Struct(">BBqqq")
@@ -48,7 +48,7 @@ class Begin(NamedTuple):
 def begin(message: bytes) -> Begin:
     check_end(message, _BEGIN.size)
     _, final_lsn, time, xid = _BEGIN.unpack(message)
-    if not _FIRST_TIME <= time <= _LAST_TIME:
+    if not FIRST_TIME <= time <= LAST_TIME:
         raise DecodeError("the commit time is not within the years 1 to 9999", position=9)
     return Begin(_lsn(final_lsn, position=1), time, xid)
 

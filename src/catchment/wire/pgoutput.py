@@ -40,6 +40,11 @@ _FIRST_OP = {
 }
 
 
+def kinds(messages: Sequence[bytes]) -> bytes:
+    """The first byte of each message, 0 for an empty one."""
+    return bytes([message[0] if message else 0 for message in messages])
+
+
 class Decoder:
     """Turns pgoutput messages into Arrow columns.
 

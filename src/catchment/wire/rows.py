@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from catchment.model.batch import META, UNCHANGED, rows_schema
@@ -14,6 +15,44 @@ from catchment.wire.control import EPOCH, Begin
 from catchment.wire.messages import Relation
 
 _EPOCH_IN_ARROW = int(EPOCH.timestamp()) * 1_000_000
+
+
+def committed_at(times: npt.NDArray[np.int64]) -> pa.Array[Any]:
+    """Microseconds since ``EPOCH`` as ``_committed_at``."""
+    return pa.array(times + _EPOCH_IN_ARROW).cast(pa.timestamp("us", tz="UTC"))
+
+
+def unchanged(ends: npt.NDArray[Any], columns: npt.NDArray[Any]) -> pa.Array[Any]:
+    """``_unchanged``: the columns of all rows one after the other, and where those of each row end, from 0 on."""
+    none = pa.array(np.diff(ends) == 0)
+    offsets, numbers = pa.array(ends, pa.int32()), pa.array(columns, pa.int16())
+    lists: pa.Array[Any] = pa.ListArray.from_arrays(offsets, numbers, type=META.field(UNCHANGED).type, mask=none)
+    return lists
+
+
+def all_changed(count: int) -> pa.Array[Any]:
+    """``_unchanged`` of rows of which every value was sent."""
+    nulls: pa.Array[Any] = pa.nulls(count, META.field(UNCHANGED).type)
+    return nulls
+
+
+def assembled(relation: Relation, meta: list[pa.Array[Any]], values: Iterable[pa.Array[Any]]) -> pa.RecordBatch:
+    """The rows, laid out as ``rows_schema``: the columns of ``META``, then the relation's, which come as binary.
+
+    Raises DecodeError when a value is not valid UTF-8.
+    """
+    schema = rows_schema(column.name for column in relation.columns)
+    columns = [_text(relation, number, column) for number, column in enumerate(values)]
+    return pa.RecordBatch.from_arrays([*meta, *columns], schema=schema)
+
+
+def _text(relation: Relation, number: int, values: pa.Array[Any]) -> pa.Array[Any]:
+    try:
+        strings: pa.Array[Any] = values.cast(pa.string())
+    except pa.ArrowInvalid:
+        what = f"a value of column {relation.columns[number].name} is not valid UTF-8"
+        raise DecodeError(what, table=f"{relation.schema}.{relation.name}", remedy=NOT_UTF8) from None
+    return strings
 
 
 class Rows:
@@ -41,37 +80,20 @@ class Rows:
         begins = np.array([first for first, _ in transactions], np.int64)
         of_row = np.searchsorted(begins, sequences, side="right") - 1
         lsns, times, xids = np.array([begin for _, begin in transactions], np.int64)[of_row].T
-        schema = rows_schema(column.name for column in self.relation.columns)
-        arrays: list[pa.Array[Any]] = [
+        meta: list[pa.Array[Any]] = [
             pa.array(self.ops, pa.string()),
             pa.array(sequences),
             pa.array(lsns),
             pa.array(xids),
-            pa.array(times + _EPOCH_IN_ARROW).cast(pa.timestamp("us", tz="UTC")),
+            committed_at(times),
             self._unchanged(),
-            *(self._column(number) for number in range(self.width)),
         ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    def _column(self, number: int) -> pa.Array[Any]:
-        values = pa.array(self.values[number :: self.width], pa.binary())
-        try:
-            strings: pa.Array[Any] = values.cast(pa.string())
-        except pa.ArrowInvalid:
-            what = f"a value of column {self.relation.columns[number].name} is not valid UTF-8"
-            table = f"{self.relation.schema}.{self.relation.name}"
-            raise DecodeError(what, table=table, remedy=NOT_UTF8) from None
-        return strings
+        values = (pa.array(self.values[number :: self.width], pa.binary()) for number in range(self.width))
+        return assembled(self.relation, meta, values)
 
     def _unchanged(self) -> pa.Array[Any]:
-        kind = META.field(UNCHANGED).type
-        lists: pa.Array[Any]
-        if self.unchanged:
-            rows, columns = np.divmod(self.unchanged, self.width)
-            counts = np.bincount(rows, minlength=len(self.ops))
-            offsets = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int32())
-            numbers = pa.array(columns, pa.int16())
-            lists = pa.ListArray.from_arrays(offsets, numbers, type=kind, mask=pa.array(counts == 0))
-        else:
-            lists = pa.nulls(len(self.ops), kind)
-        return lists
+        if not self.unchanged:
+            return all_changed(len(self.ops))
+        rows, columns = np.divmod(self.unchanged, self.width)
+        counts = np.bincount(rows, minlength=len(self.ops))
+        return unchanged(np.concatenate(([0], np.cumsum(counts))), columns)

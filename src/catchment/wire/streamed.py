@@ -13,6 +13,7 @@ from struct import Struct
 
 from catchment.model.errors import DecodeError
 from catchment.wire.control import check_end
+from catchment.wire.twin import kinds
 
 _START = Struct(">BIB")
 _STOP = Struct(">B")
@@ -22,7 +23,7 @@ _XID = Struct(">I")
 _BEGIN = Struct(">BqqI")
 _PLAIN_COMMIT = Struct(">BBqqq")
 
-_BLOCKS = {b"S", b"E", b"c", b"A"}
+_BLOCKS = set(b"SEcA")
 _WITHOUT_XID = b"O"
 
 
@@ -60,7 +61,7 @@ class Blocks:
 
     def concern(self, messages: Sequence[bytes]) -> bool:
         """Whether any of these messages is inside a block, or about one."""
-        return self._xid is not None or not _BLOCKS.isdisjoint([message[:1] for message in messages])
+        return self._xid is not None or not _BLOCKS.isdisjoint(kinds(messages))
 
     def take(self, message: bytes) -> bytes | Part | Committed | Aborted | None:
         """What a message amounts to: itself outside of blocks, null where one begins or ends. Raises DecodeError."""

@@ -17,7 +17,7 @@ from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.script import Add
 from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, OdsColumn, Staging
-from catchment.wire.copytext import render
+from catchment.wire.twin import render
 
 _ROWS_TO_SORT = 1_000  # so that the index is walked in its order
 

@@ -1,0 +1,88 @@
+"""The twins of ``wire``, and what one tells of a stream or of COPY text, so that two can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from catchment.model.errors import DecodeError
+from catchment.model.lsn import Lsn
+from catchment.wire import copytext, pgoutput
+from catchment.wire.choice import NATIVE, PYTHON
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One implementation of what ``catchment.wire.twin`` offers."""
+
+    name: str
+    Decoder: type[pgoutput.Decoder]
+    kinds: Callable[[Sequence[bytes]], bytes]
+    parse: Callable[[bytes, int], list[Any]]
+    render: Callable[[Sequence[Any]], memoryview]
+
+
+REFERENCE = Twin(PYTHON, pgoutput.Decoder, pgoutput.kinds, copytext.parse, copytext.render)
+NATIVE_IS_BUILT = find_spec("catchment.wire._native") is not None
+
+
+def compiled() -> Twin:
+    """The compiled twin. Raises ImportError where it was not built."""
+    from catchment.wire import native
+
+    return Twin(NATIVE, native.Decoder, native.kinds, native.parse, native.render)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Messages that arrive together, the limits under which they are decoded, and whether ``take`` follows."""
+
+    messages: Sequence[bytes]
+    most_rows: int
+    most_bytes: int
+    take: bool
+
+
+def told_of_stream(twin: Twin, resume: int, sequence: int, pieces: Iterable[Piece]) -> list[Any]:
+    """Everything that can be seen of a decoder on the way, to the end or to the DecodeError that ends it."""
+    decoder = twin.Decoder(Lsn(resume), sequence)
+    told: list[Any] = []
+    try:
+        for piece in pieces:
+            index = 0
+            while index < len(piece.messages):
+                index, event = decoder.decode(piece.messages, index, piece.most_rows, piece.most_bytes)
+                told += [index, event, *_state(decoder)]
+            if piece.take:
+                told += _taken(decoder)
+        told += _taken(decoder)
+    except DecodeError as error:
+        told += [str(error), error.position, error.table, error.remedy]
+    return told
+
+
+def _state(decoder: pgoutput.Decoder) -> list[Any]:
+    return [
+        (decoder.sequence, decoder.rows, decoder.size, decoder.in_transaction, list(decoder.xids)),
+        (type(decoder.until), decoder.until, decoder.committed_at),
+    ]
+
+
+def _taken(decoder: pgoutput.Decoder) -> list[Any]:
+    taken = decoder.take()
+    for _, data in taken:
+        data.validate(full=True)
+    return [*taken, *((data.schema, data.num_rows) for _, data in taken), *_state(decoder)]
+
+
+def told_of_text(twin: Twin, data: bytes, columns: int) -> list[Any]:
+    """The columns, and the text that they are rendered to again, or the DecodeError."""
+    try:
+        parsed = twin.parse(data, columns)
+    except DecodeError as error:
+        return [str(error), error.position, error.remedy]
+    for column in parsed:
+        column.validate(full=True)
+    return [*parsed, *(column.type for column in parsed), bytes(twin.render(parsed))]
