@@ -71,7 +71,7 @@ demo: $(STAMPS)/postgresql
 	$(BIN)/catchment demo $(DEMO)
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info src/catchment/wire/_native.c src/catchment/wire/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist src/*.egg-info src/catchment/*/*.c src/catchment/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -82,7 +82,7 @@ $(STAMPS)/venv:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/install: pyproject.toml setup.py $(wildcard src/catchment/wire/*.pyx) $(STAMPS)/venv
+$(STAMPS)/install: pyproject.toml setup.py $(wildcard src/catchment/*/*.pyx) $(STAMPS)/venv
 	$(PIP) install --editable .
 	@touch $@
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from catchment.model.batch import COMMITTED_AT, UNCHANGED, rows_schema
+from catchment.model.batch import COMMITTED_AT, META, UNCHANGED, rows_schema
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 
@@ -24,7 +24,7 @@ def as_rows(
         pa.array(np.arange(after + 1, after + 1 + count, dtype=np.int64)),
         pa.array(np.full(count, int(at.lsn), dtype=np.int64)),
         pa.array(np.zeros(count, dtype=np.int64)),
-        pa.array([at.committed_at] * count, schema.types[COMMITTED_AT]),
-        pa.array([None] * count, schema.types[UNCHANGED]),
+        pa.repeat(pa.scalar(at.committed_at, META.field(COMMITTED_AT).type), count),
+        pa.nulls(count, META.field(UNCHANGED).type),
     ]
     return pa.RecordBatch.from_arrays([*meta, *columns], schema=schema)

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from catchment.changes.digest import BUCKETS, Buckets, Columns, Digest, Key
 from catchment.postgres.connection import Translation
+from catchment.postgres.copydata import copied
 from catchment.wire.twin import parse
 
 SNAPSHOT: LiteralString = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -215,8 +216,8 @@ class ComparedTable:
         query = sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(statement).format(*parts))
         # As bytes: on a server that does not know its encoding the connection has none either.
         statement_bytes = query.as_string(None).encode()
-        with self._translation.around(self._name), self._connection.cursor().copy(statement_bytes) as copy:
-            data = b"".join(bytes(row) for row in copy)
+        with self._translation.around(self._name):
+            data = b"".join(copied(self._connection, statement_bytes))
         return parse(data, width)
 
 

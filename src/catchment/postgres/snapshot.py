@@ -19,10 +19,10 @@ from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import Translation, connect
+from catchment.postgres.copydata import copied
 from catchment.wire.twin import parse
 
 _LOCK_TIMEOUT, _READ_TIMEOUT = "5s", "1s"
-_CHUNK_BYTES = 8 * 2**20
 _LOOK_EVERY_SECONDS = 1.0
 _MOST_KEYS = 10_000
 
@@ -224,19 +224,9 @@ class SnapshotReader:
         # As bytes: where the connection has no encoding psycopg could not write the names.
         statement = sql.SQL("COPY ({}) TO STDOUT").format(select).as_string(None).encode()
         with self._translation.around(str(self._table)), self._undecoded():
-            with self._connection.cursor().copy(statement) as copy:
-                rows: list[bytes] = []
-                size = 0
-                for row in copy:
-                    rows.append(bytes(row))
-                    size += len(row)
-                    if size >= _CHUNK_BYTES:
-                        yield parse(b"".join(rows), columns)
-                        rows, size = [], 0
-                        self._give_way()
-            if rows:
-                yield parse(b"".join(rows), columns)
-            self._give_way()
+            for rows in copied(self._connection, statement):
+                yield parse(rows, columns)
+                self._give_way()
 
     @contextlib.contextmanager
     def _undecoded(self) -> Iterator[None]:

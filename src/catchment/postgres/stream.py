@@ -10,17 +10,22 @@ from typing import NamedTuple, Protocol
 
 from catchment.model.errors import DecodeError, SlotBusy, SourceUnreachable
 from catchment.model.lsn import Lsn
+from catchment.postgres.copydata import take_wal
 from catchment.postgres.replication import ReplicationConnection
 
-# https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-START-REPLICATION
-_WAL_DATA = ord("w")
-_WAL_DATA_HEADER = 25
 _KEEPALIVE = struct.Struct("!cQqB")
 _STATUS = struct.Struct("!cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MOST_BYTES = 4 * 2**20
 _STATUS_SECONDS = 10.0
 _GATHER_SECONDS = 0.005
+
+# So much at once is no single change that somebody waits for: what is gathered is cut into batches, and each of them
+# costs as much as a thousand changes.
+_BULK_BYTES = 64 * 2**10
+_BULK_SECONDS = 0.05
+_PILE_UP_SECONDS = 0.001
+_READ_BYTES = 8 * 2**10  # less than what libpq reads at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,32 +96,43 @@ class SlotStream:
         keepalive: _Keepalive | None = None
         reply_requested = False
         size = 0
-        waited = False
+        until = time.monotonic() + _BULK_SECONDS
         with self._replication.translation.around():
             while size < _MOST_BYTES:
-                count, data = self._pgconn.get_copy_data(1)
-                if count > 0 and data[0] == _WAL_DATA:
-                    messages.append(bytes(data[_WAL_DATA_HEADER:]))
-                    size += count
+                taken = take_wal(self._pgconn, messages, _MOST_BYTES - size)
+                size += taken.size
+                if taken.size:
                     # A busy server says where it is after every few transactions; it matters at the end only.
                     keepalive = None
-                elif count > 0:
-                    keepalive = self._keepalive(bytes(data))
+                if taken.other is not None:
+                    keepalive = self._keepalive(taken.other)
                     reply_requested = reply_requested or keepalive.reply_requested
-                elif count < 0:
+                elif taken.state < 0:
                     self._ended()
-                else:
+                elif taken.state == 0:
                     # Nothing whole is left in the buffer: look once more at the socket, then take what there is.
-                    something = bool(messages) or keepalive is not None
-                    if waited or (not something and not self._replication.wait_readable(timeout)):
+                    if messages or keepalive is not None:
+                        more = taken.size >= _READ_BYTES or self._goes_on(size, taken.size, until)
+                    else:
+                        more = self._replication.wait_readable(timeout)
+                    if not more:
                         break
-                    waited = something and not self._replication.wait_readable(0)
                     self._pgconn.consume_input()
         if reply_requested:
             self._said = 0.0  # the next acknowledgement is sent, news or not
         if keepalive is None:
             return Received(messages, reply_requested=reply_requested)
         return Received(messages, keepalive.position, reply_requested, keepalive.sent_at)
+
+    def _goes_on(self, size: int, last: int, until: float) -> bool:
+        """Whether more has arrived, or will soon, that belongs to what has; ``last``: bytes that came last."""
+        if size < _BULK_BYTES:
+            return self._replication.wait_readable(0)
+        if last:
+            # The server sends change by change, and to look for each costs more than the change: let some pile up.
+            time.sleep(_PILE_UP_SECONDS)
+        seconds = until - time.monotonic()
+        return seconds > 0 and self._replication.wait_readable(seconds)
 
     def _gather(self) -> None:
         """Let a little more arrive when the last piece came just now.

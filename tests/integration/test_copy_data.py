@@ -1,0 +1,106 @@
+"""What arrives in COPY mode, taken by psycopg's functions and by the compiled loop alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from wire_twins import NATIVE_IS_BUILT
+
+from catchment.model.errors import SourceUnreachable
+from catchment.postgres import copydata
+from catchment.postgres.connection import of_source
+from catchment.postgres.copydata import copied, take_wal
+from catchment.postgres.replication import ReplicationConnection
+
+ROWS = "SELECT n, repeat('x', n % 100) FROM generate_series(1, 200000) n"
+
+
+@pytest.fixture(params=["psycopg", "compiled"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "psycopg":
+        monkeypatch.setattr(copydata, "_libpq", None)
+    elif not NATIVE_IS_BUILT:
+        pytest.skip("the compiled twin is not built here")
+    else:
+        monkeypatch.setenv("CATCHMENT_WIRE", "native")
+        monkeypatch.setattr(copydata, "_libpq", copydata._compiled())
+        assert copydata._libpq is not None
+
+
+@pytest.fixture
+def connection(source_database: str, reader: None) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(source_database, autocommit=True) as connection:
+        yield connection
+
+
+def test_a_table_comes_in_whole_rows_and_pieces(connection: psycopg.Connection) -> None:
+    pieces = list(copied(connection, f"COPY ({ROWS}) TO STDOUT".encode()))
+    assert len(pieces) > 1
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert b"".join(pieces) == b"".join(b"%d\t%s\n" % (n, b"x" * (n % 100)) for n in range(1, 200001))
+    assert list(copied(connection, b"COPY (SELECT 1 WHERE false) TO STDOUT")) == []
+
+
+def test_an_error_on_the_way_is_raised_and_leaves_the_connection_usable(connection: psycopg.Connection) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        list(copied(connection, b"COPY (SELECT 1 / (n - 90000) FROM generate_series(1, 100000) n) TO STDOUT"))
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        list(copied(connection, b"COPY nothing TO STDOUT"))
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_leaving_early_ends_the_copy(connection: psycopg.Connection) -> None:
+    pieces = copied(connection, f"COPY ({ROWS}) TO STDOUT".encode())
+    assert next(pieces)
+    pieces.close()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_connection_that_is_cut_raises_operational_error(
+    connection: psycopg.Connection, source_database: str
+) -> None:
+    pieces = copied(connection, f"COPY ({ROWS}) TO STDOUT".encode())
+    assert next(pieces)
+    with psycopg.connect(source_database, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+    with pytest.raises(psycopg.OperationalError):
+        list(pieces)
+
+
+def test_a_connection_that_is_closed_raises_operational_error(connection: psycopg.Connection) -> None:
+    connection.close()
+    with pytest.raises(psycopg.OperationalError):
+        take_wal(connection.pgconn, [], 1)
+
+
+def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> None:
+    with psycopg.connect(source_database, autocommit=True) as admin:
+        admin.execute("CREATE PUBLICATION p FOR ALL TABLES; CREATE TABLE t (n int)")
+        admin.execute("SELECT pg_create_logical_replication_slot('copy_data', 'pgoutput')")
+        with ReplicationConnection(source_database, of_source("s")) as replication:
+            replication.execute(
+                "START_REPLICATION SLOT copy_data LOGICAL 0/0 (proto_version '1', publication_names 'p')"
+            )
+            admin.execute("INSERT INTO t SELECT generate_series(1, 1000)")
+            messages: list[bytes] = []
+            others: list[bytes] = []
+            while not (messages and messages[-1][:1] == b"C" and others):
+                taken = take_wal(replication.pgconn, messages, 1 << 20)
+                if taken.other is not None:
+                    others.append(taken.other)
+                elif taken.state == 0:
+                    replication.wait_readable(1.0)
+                    replication.pgconn.consume_input()
+            assert bytes(message[0] for message in messages) == b"BR" + b"I" * 1000 + b"C"
+            assert {(other[:1], len(other)) for other in others} == {(b"k", 18)}
+            few: list[bytes] = []
+            admin.execute("INSERT INTO t SELECT generate_series(1, 1000)")
+            while not few:
+                replication.wait_readable(1.0)
+                replication.pgconn.consume_input()
+                take_wal(replication.pgconn, few, 1)
+            assert len(few) == 1
+    with pytest.raises(SourceUnreachable):
+        replication.wait_readable(0)
