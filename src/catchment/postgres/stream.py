@@ -22,7 +22,7 @@ _GATHER_SECONDS = 0.005
 
 # So much at once is no single change that somebody waits for: what is gathered is cut into batches, and each of them
 # costs as much as a thousand changes.
-_BULK_BYTES = 64 * 2**10
+_BULK_BYTES = 16 * 2**10
 _BULK_SECONDS = 0.05
 _PILE_UP_SECONDS = 0.001
 _READ_BYTES = 8 * 2**10  # less than what libpq reads at once

@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from catchment.wire.messages import Relation
 
-Buffers = list[tuple[memoryview | None, memoryview, memoryview]]
+Buffers = list[tuple[bool, memoryview | None, memoryview, memoryview]]
 Taken = tuple[
     Relation,
     int,

@@ -18,7 +18,7 @@ cdef extern from "Python.h":
     # These macros read fields of objects that a list of ours keeps alive; none of them changes while we look.
     PyObject* PyList_GET_ITEM(PyObject* list, Py_ssize_t index) noexcept nogil
     bint PyBytes_Check(PyObject* each) noexcept nogil
-    const uint8_t* PyBytes_AS_STRING(PyObject* message) noexcept nogil
+    char* PyBytes_AS_STRING(PyObject* message) noexcept nogil
     Py_ssize_t PyBytes_GET_SIZE(PyObject* message) noexcept nogil
 
 cdef enum:
@@ -158,14 +158,29 @@ cdef inline void end_value(Column* column, Py_ssize_t row, bint valid) noexcept 
     column.ends[row + 1] = <int32_t> column.size
 
 
+cdef bint is_ascii(const uint8_t* content, size_t size) noexcept nogil:
+    cdef size_t at = 0
+    cdef uint64_t seen = 0
+    cdef uint64_t eight
+    while size - at >= sizeof(uint64_t):
+        memcpy(&eight, content + at, sizeof(uint64_t))
+        seen |= eight
+        at += sizeof(uint64_t)
+    while at < size:
+        seen |= content[at]
+        at += 1
+    return seen & <uint64_t> 0x8080808080808080U == 0
+
+
 cdef list buffers(Columns* columns):
-    """For each column its validity, null where no value is, its ends and its content."""
+    """For each column whether it is all ASCII, its validity, null when every value is, its ends and its content."""
     cdef list result = []
     cdef Column* column
     cdef int number
     for number in range(columns.width):
         column = &columns.each[number]
         result.append((
+            is_ascii(column.content, column.size),
             handed(<void**> &column.valid, (columns.count + 7) // 8) if column.nulls else None,
             handed(<void**> &column.ends, (columns.count + 1) * sizeof(int32_t)),
             handed(<void**> &column.content, column.size),
@@ -468,7 +483,7 @@ cdef class Held:
             each = PyList_GET_ITEM(messages, index[0])
             if not PyBytes_Check(each):
                 return LEFT
-            message, length = PyBytes_AS_STRING(each), PyBytes_GET_SIZE(each)
+            message, length = <const uint8_t*> PyBytes_AS_STRING(each), PyBytes_GET_SIZE(each)
             kind = message[0]  # an empty one ends with a zero byte too
             index[0] += 1
             if kind == c"I" or kind == c"U" or kind == c"D":
@@ -600,7 +615,7 @@ def kinds(messages):
         each = PyList_GET_ITEM(<PyObject*> mine, number)
         if not PyBytes_Check(each):
             raise TypeError
-        first[number] = PyBytes_AS_STRING(each)[0]  # an empty one ends with a zero byte too
+        first[number] = <uint8_t> PyBytes_AS_STRING(each)[0]  # an empty one ends with a zero byte too
     return bytes(result)
 
 
@@ -750,11 +765,15 @@ def render(columns):
         for number in range(width):
             valid, ends, content = columns[number].buffers()
             kept.append((valid, ends, content))
-            each[number].valid = NULL if valid is None else <const uint8_t*> <size_t> valid.address
+            each[number].valid = NULL
+            if valid is not None:
+                each[number].valid = <const uint8_t*> <size_t> valid.address
             each[number].ends = <const int32_t*> <size_t> ends.address
-            each[number].content = <const uint8_t*> <size_t> (ends if content is None else content).address
+            if content is None:
+                content = ends  # of which nothing is read
+            each[number].content = <const uint8_t*> <size_t> content.address
             each[number].offset = columns[number].offset
-            each[number].size = 0 if content is None else min(content.size, INT32_MAX)
+            each[number].size = min(content.size, INT32_MAX)
             room += 2 * <Py_ssize_t> columns[number].null_count
         if not all_in_order(each, width, count):
             raise IndexError("the offsets of an Arrow array are not in order")

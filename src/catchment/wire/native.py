@@ -16,7 +16,7 @@ from catchment.wire import _native, copytext, pgoutput
 from catchment.wire._native import kinds
 from catchment.wire.control import Begin
 from catchment.wire.messages import Control, Relation
-from catchment.wire.rows import all_changed, assembled, committed_at, unchanged
+from catchment.wire.rows import all_changed, assembled, committed_at, unchanged, validated
 
 __all__ = ["Decoder", "kinds", "parse", "render"]
 
@@ -84,7 +84,7 @@ def _rows(
     left_out: tuple[memoryview, memoryview] | None,
     values: _native.Buffers,
 ) -> pa.RecordBatch:
-    each = pa.array(np.arange(count + 1, dtype=np.int32)).buffers()[1]
+    each = pa.py_buffer(np.arange(count + 1, dtype=np.int32).data)
     meta: list[pa.Array[Any]] = [
         pa.Array.from_buffers(pa.string(), count, [None, each, pa.py_buffer(ops)]),
         *(
@@ -94,17 +94,19 @@ def _rows(
         committed_at(np.frombuffer(times, np.int64)),
         _unchanged(*left_out) if left_out else all_changed(count),
     ]
-    return assembled(relation, meta, _binary(count, values))
+    return assembled(relation, meta, _texts(count, values))
 
 
 def _unchanged(ends: memoryview, columns: memoryview) -> pa.Array[Any]:
     return unchanged(np.frombuffer(ends, np.int32), np.frombuffer(columns, np.int16))
 
 
-def _binary(count: int, buffers: _native.Buffers) -> Iterator[pa.Array[Any]]:
-    for valid, ends, content in buffers:
+def _texts(count: int, buffers: _native.Buffers) -> Iterator[pa.Array[Any]]:
+    """As binary where they may not be valid UTF-8."""
+    for ascii_only, valid, ends, content in buffers:
         validity = None if valid is None else pa.py_buffer(valid)
-        yield pa.Array.from_buffers(pa.binary(), count, [validity, pa.py_buffer(ends), pa.py_buffer(content)])
+        kind = pa.string() if ascii_only else pa.binary()
+        yield pa.Array.from_buffers(kind, count, [validity, pa.py_buffer(ends), pa.py_buffer(content)])
 
 
 def parse(data: bytes, columns: int) -> list[pa.Array[Any]]:
@@ -113,7 +115,7 @@ def parse(data: bytes, columns: int) -> list[pa.Array[Any]]:
     if parsed is None:
         return copytext.parse(data, columns)
     try:
-        return [column.cast(pa.string()) for column in _binary(*parsed)]
+        return [validated(column) for column in _texts(*parsed)]
     except pa.ArrowInvalid:
         return copytext.parse(data, columns)
 
