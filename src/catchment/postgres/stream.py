@@ -23,7 +23,7 @@ _GATHER_SECONDS = 0.005
 # So much at once is no single change that somebody waits for: what is gathered is cut into batches, and each of them
 # costs as much as a thousand changes.
 _BULK_BYTES = 16 * 2**10
-_BULK_SECONDS = 0.05
+_BULK_SECONDS = 0.025
 _PILE_UP_SECONDS = 0.001
 _READ_BYTES = 8 * 2**10  # less than what libpq reads at once
 
@@ -131,7 +131,7 @@ class SlotStream:
         if last:
             # The server sends change by change, and to look for each costs more than the change: let some pile up.
             time.sleep(_PILE_UP_SECONDS)
-        seconds = until - time.monotonic()
+        seconds = min(until - time.monotonic(), _GATHER_SECONDS)
         return seconds > 0 and self._replication.wait_readable(seconds)
 
     def _gather(self) -> None:
