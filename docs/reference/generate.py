@@ -83,8 +83,9 @@ Passwords may come from libpq's own places (`~/.pgpass`, `PGPASSFILE`, service f
 
 A variable that is not set is an error. What a variable holds is not looked through for further variables.
 
-`CATCHMENT_WIRE=python` or `=native` chooses what decodes: plain Python, or the compiled code that is there where Catchment
-was installed with a C compiler, and is taken when nothing is said. `catchment --version` names the one that runs.
+`CATCHMENT_WIRE=python` or `=native` chooses what decodes: plain Python, or the compiled code that is there where
+Catchment was installed with a C compiler, and is taken when nothing is said. `catchment --version` names the one that
+runs.
 """
 
 CLI_HEAD = """# The command line

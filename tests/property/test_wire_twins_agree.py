@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgoutput_streams import Stream, damaged, messages, streams
-from wire_twins import NATIVE_IS_BUILT, REFERENCE, Piece, Twin, compiled, told_of_stream, told_of_text
+from wire_twins import NATIVE_IS_BUILT, REFERENCE, Piece, Twin, compiled, told_of_parts, told_of_stream, told_of_text
 
 
 def test_the_compiled_twin_is_built_where_it_can_be() -> None:
@@ -53,6 +53,14 @@ def test_twins_agree_on_any_bytes(native: Twin, arrived: list[bytes], data: st.D
     pieces = data.draw(divided([pg.begin(), *arrived]))
     assert told_of_stream(native, 0, 7, pieces) == told_of_stream(REFERENCE, 0, 7, pieces)
     assert native.kinds(arrived) == REFERENCE.kinds(arrived)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(messages, max_size=5), st.integers(0, 2**32 - 1), st.integers(0, 20), st.booleans())
+def test_twins_agree_on_parts(native: Twin, arrived: list[bytes], xid: int, cut: int, abort: bool) -> None:
+    aborted = {xid, int.from_bytes(arrived[0][1:5])} if abort and arrived else set()
+    expected = told_of_parts(REFERENCE, arrived, xid, aborted, cut)
+    assert told_of_parts(native, arrived, xid, aborted, cut) == expected
 
 
 text = st.sampled_from(

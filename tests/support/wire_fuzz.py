@@ -15,7 +15,7 @@ from typing import Any
 
 import pgoutput_messages as pg
 import pyarrow as pa
-from wire_twins import REFERENCE, Piece, Twin, compiled, told_of_stream, told_of_text
+from wire_twins import REFERENCE, Piece, Twin, compiled, told_of_parts, told_of_stream, told_of_text
 
 import catchment.wire
 from catchment.model.table import ReplicaIdentity
@@ -126,6 +126,10 @@ def one_round(seed: int, native: Twin) -> str:
     told = told_of_stream(native, resume, 0, pieces)
     assert told == told_of_stream(REFERENCE, resume, 0, pieces), f"the twins differ: --seed {seed} --seconds 0"
     assert native.kinds(messages) == REFERENCE.kinds(messages), f"the twins differ: --seed {seed} --seconds 0"
+    few, xid, cut = messages[:20], draw.getrandbits(32), draw.randrange(40)
+    aborted = {xid, *(int.from_bytes(message[1:5]) for message in few[:3])}
+    parts = told_of_parts(REFERENCE, few, xid, aborted, cut)
+    assert told_of_parts(native, few, xid, aborted, cut) == parts, f"the twins differ: --seed {seed} --seconds 0"
     return "stream refused" if isinstance(told[-1], str) else "stream read"
 
 

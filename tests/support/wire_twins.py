@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from catchment.model.errors import DecodeError
 from catchment.model.lsn import Lsn
-from catchment.wire import copytext, pgoutput
+from catchment.wire import copytext, parts, pgoutput
 from catchment.wire.choice import NATIVE, PYTHON
 
 
@@ -22,9 +22,11 @@ class Twin:
     kinds: Callable[[Sequence[bytes]], bytes]
     parse: Callable[[bytes, int], list[Any]]
     render: Callable[[Sequence[Any]], memoryview]
+    pack: Callable[[Sequence[bytes], int, int], tuple[int, bytes]]
+    unpack: Callable[[bytes, Collection[int]], tuple[int, list[bytes]]]
 
 
-REFERENCE = Twin(PYTHON, pgoutput.Decoder, pgoutput.kinds, copytext.parse, copytext.render)
+REFERENCE = Twin(PYTHON, pgoutput.Decoder, pgoutput.kinds, copytext.parse, copytext.render, parts.pack, parts.unpack)
 NATIVE_IS_BUILT = find_spec("catchment.wire._native") is not None
 
 
@@ -32,7 +34,7 @@ def compiled() -> Twin:
     """The compiled twin. Raises ImportError where it was not built."""
     from catchment.wire import native
 
-    return Twin(NATIVE, native.Decoder, native.kinds, native.parse, native.render)
+    return Twin(NATIVE, native.Decoder, native.kinds, native.parse, native.render, native.pack, native.unpack)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ def _taken(decoder: pgoutput.Decoder) -> list[Any]:
     for _, data in taken:
         data.validate(full=True)
     return [*taken, *((data.schema, data.num_rows) for _, data in taken), *_state(decoder)]
+
+
+def told_of_parts(twin: Twin, messages: Sequence[bytes], xid: int, aborted: Collection[int], cut: int) -> list[Any]:
+    """The records that these messages of a block become, and the messages of all of them but the last bytes."""
+    told: list[Any] = []
+    for start in range(len(messages)):
+        left, records = twin.pack(messages, start, xid)
+        told += [left, records, twin.unpack(records, aborted), twin.unpack(records[: len(records) - cut], aborted)]
+    return told
 
 
 def told_of_text(twin: Twin, data: bytes, columns: int) -> list[Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from struct import Struct
 from typing import BinaryIO
 
 from catchment.pipeline.held import full_disk
-from catchment.wire.streamed import Aborted, Blocks, Committed, Part
+from catchment.wire.streamed import Aborted, Blocks, Committed
+from catchment.wire.twin import pack, unpack
 
-_RECORD = Struct(">II")
 _MOST_BYTES = 4 * 2**20
 
 
@@ -24,30 +23,24 @@ class _Transaction:
             path.touch(mode=0o600)
             self._file: BinaryIO = path.open("wb+", buffering=_MOST_BYTES)
 
-    def add(self, part: Part) -> None:
+    def add(self, records: bytes) -> None:
         with full_disk("a transaction in progress"):
-            self._file.write(_RECORD.pack(part.subtransaction, len(part.message)))
-            self._file.write(part.message)
+            self._file.write(records)
 
     def abort(self, subtransaction: int) -> None:
         self._aborted.add(subtransaction)
 
     def messages(self) -> Iterator[list[bytes]]:
         """Those that are not rolled back, a few megabytes at a time."""
-        messages: list[bytes] = []
-        size = 0
         with full_disk("a transaction in progress"):
             self._file.seek(0)
-        while record := self._file.read(_RECORD.size):
-            subtransaction, length = _RECORD.unpack(record)
-            message = self._file.read(length)
-            if subtransaction not in self._aborted:
-                messages.append(message)
-                size += length
-            if size >= _MOST_BYTES:
-                yield messages
-                messages, size = [], 0
-        yield messages
+        rest, most = b"", _MOST_BYTES
+        while data := self._file.read(most):
+            data = rest + data
+            end, messages = unpack(data, self._aborted)
+            rest = data[end:]
+            most = max(_MOST_BYTES, len(rest))  # doubled, until a large message is whole
+            yield messages
 
     def remove(self) -> None:
         self._file.close()
@@ -70,12 +63,17 @@ class Spool:
             yield messages
             return
         plain: list[bytes] = []
-        for message in messages:
-            match self._blocks.take(message):
+        index = 0
+        while index < len(messages):
+            if (inside := self._blocks.xid) is not None:
+                index, records = pack(messages, index, inside)
+                if records:
+                    self._of(inside).add(records)
+                if index == len(messages):
+                    break
+            match self._blocks.take(messages[index]):
                 case bytes() as own:
                     plain.append(own)
-                case Part() as part:
-                    self._of(part.xid).add(part)
                 case Committed(xid, begin, commit):
                     yield [*plain, begin]
                     yield from self._of(xid).messages()
@@ -85,6 +83,7 @@ class Spool:
                     self._forget(xid)
                 case Aborted(xid, subtransaction):
                     self._of(xid).abort(subtransaction)
+            index += 1
         yield plain
 
     def _of(self, xid: int) -> _Transaction:

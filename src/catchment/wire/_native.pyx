@@ -7,6 +7,7 @@ buffer, whatever the bytes are. Long runs let go of the GIL.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -617,6 +618,76 @@ def kinds(messages):
             raise TypeError
         first[number] = <uint8_t> PyBytes_AS_STRING(each)[0]  # an empty one ends with a zero byte too
     return bytes(result)
+
+
+# The records of transactions in progress; see parts.py.
+
+cdef enum:
+    RECORD_SIZE = 8
+    XID_SIZE = 4
+
+
+cdef inline void write_32(uint8_t* at, uint32_t number) noexcept nogil:
+    at[0], at[1] = <uint8_t> (number >> 24), <uint8_t> (number >> 16)
+    at[2], at[3] = <uint8_t> (number >> 8), <uint8_t> number
+
+
+cdef inline Py_ssize_t xid_size(const uint8_t* message, Py_ssize_t length) noexcept nogil:
+    """The size of the transaction's number in a message inside a block; negative for one that is left."""
+    if message[0] == c"O":
+        return 0
+    if length < 1 + XID_SIZE or message[0] in (c"S", c"E", c"c", c"A"):
+        return -1
+    return XID_SIZE
+
+
+def pack(messages, Py_ssize_t start, uint32_t xid):
+    cdef list mine = list(messages[start:])
+    cdef Py_ssize_t count = len(mine)
+    cdef Py_ssize_t room = 0
+    cdef Py_ssize_t index, number, length, skipped
+    cdef const uint8_t* message
+    cdef PyObject* each
+    cdef uint8_t* at
+    for index in range(count):
+        each = PyList_GET_ITEM(<PyObject*> mine, index)
+        if not PyBytes_Check(each):
+            raise TypeError
+        length = PyBytes_GET_SIZE(each)
+        skipped = xid_size(<const uint8_t*> PyBytes_AS_STRING(each), length)
+        if skipped < 0:
+            count = index
+            break
+        room += RECORD_SIZE + length - skipped
+    cdef bytes records = PyBytes_FromStringAndSize(NULL, room)
+    at = <uint8_t*> PyBytes_AS_STRING(<PyObject*> records)
+    for number in range(count):
+        each = PyList_GET_ITEM(<PyObject*> mine, number)
+        message, length = <const uint8_t*> PyBytes_AS_STRING(each), PyBytes_GET_SIZE(each)
+        skipped = xid_size(message, length)
+        write_32(at, unsigned_32(message + 1) if skipped else xid)
+        write_32(at + XID_SIZE, <uint32_t> (length - skipped))
+        at[RECORD_SIZE] = message[0]
+        memcpy(at + RECORD_SIZE + 1, message + 1 + skipped, length - skipped - 1)
+        at += RECORD_SIZE + length - skipped
+    return start + count, records
+
+
+def unpack(bytes data, aborted):
+    cdef const uint8_t* start = data
+    cdef Py_ssize_t size = len(data)
+    cdef Py_ssize_t end = 0
+    cdef Py_ssize_t length
+    cdef bint some = len(aborted) > 0
+    cdef list messages = []
+    while size - end >= RECORD_SIZE:
+        length = unsigned_32(start + end + XID_SIZE)
+        if size - end - RECORD_SIZE < length:
+            break
+        if not some or unsigned_32(start + end) not in aborted:
+            messages.append(PyBytes_FromStringAndSize(<const char*> start + end + RECORD_SIZE, length))
+        end += RECORD_SIZE + length
+    return end, messages
 
 
 # COPY text: https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS

@@ -19,21 +19,10 @@ _START = Struct(">BIB")
 _STOP = Struct(">B")
 _COMMIT = Struct(">BIBqqq")
 _ABORT = Struct(">BII")
-_XID = Struct(">I")
 _BEGIN = Struct(">BqqI")
 _PLAIN_COMMIT = Struct(">BBqqq")
 
 _BLOCKS = set(b"SEcA")
-_WITHOUT_XID = b"O"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A message of a transaction in progress. ``subtransaction``: the xid that rolling back would take it away with."""
-
-    xid: int
-    subtransaction: int
-    message: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +43,27 @@ class Aborted:
 
 
 class Blocks:
-    """Knows whether the next message stands inside a block."""
+    """``xid``: of the transaction in whose block the next message stands; null outside of blocks."""
 
     def __init__(self) -> None:
-        self._xid: int | None = None
+        self.xid: int | None = None
 
     def concern(self, messages: Sequence[bytes]) -> bool:
         """Whether any of these messages is inside a block, or about one."""
-        return self._xid is not None or not _BLOCKS.isdisjoint(kinds(messages))
+        return self.xid is not None or not _BLOCKS.isdisjoint(kinds(messages))
 
-    def take(self, message: bytes) -> bytes | Part | Committed | Aborted | None:
-        """What a message amounts to: itself outside of blocks, null where one begins or ends. Raises DecodeError."""
+    def take(self, message: bytes) -> bytes | Committed | Aborted | None:
+        """What a message amounts to: itself outside of blocks, null where one begins or ends. Raises DecodeError.
+
+        Inside a block only for what ``pack`` has left.
+        """
         match message[:1]:
             case b"S":
                 check_end(message, _START.size)
-                _, self._xid, _ = _START.unpack(message)
+                _, self.xid, _ = _START.unpack(message)
             case b"E":
                 check_end(message, _STOP.size)
-                self._xid = None
+                self.xid = None
             case b"c":
                 check_end(message, _COMMIT.size)
                 _, xid, flags, lsn, end_lsn, time = _COMMIT.unpack(message)
@@ -81,13 +73,8 @@ class Blocks:
                 check_end(message, _ABORT.size)
                 _, xid, subtransaction = _ABORT.unpack(message)
                 return Aborted(xid, subtransaction)
-            case kind if self._xid is None:
+            case _ if self.xid is None:
                 return message
-            case kind if kind == _WITHOUT_XID:
-                return Part(self._xid, self._xid, message)
-            case kind:
-                if len(message) < 1 + _XID.size:
-                    raise DecodeError("a message ends within its transaction's number", position=len(message))
-                (subtransaction,) = _XID.unpack_from(message, 1)
-                return Part(self._xid, subtransaction, kind + message[1 + _XID.size :])
+            case _:
+                raise DecodeError("a message ends within its transaction's number", position=len(message))
         return None
