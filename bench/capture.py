@@ -1,7 +1,7 @@
 """Changes a second from stream to durable log, beside ``pg_recvlogical -f /dev/null`` on the same changes.
 
-Rows of 4, 8 and 40 columns, inserted in transactions of 1,000, and of 8 columns in transactions of one; the median of
-the rounds. Both sides read what was written before.
+Rows of 4, 8 and 40 columns, inserted in transactions of 1,000; of 8 columns also in transactions of one, and in one of
+400,000, which is streamed to us before its commit. The median of the rounds; both sides read what was written before.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ SHAPES = (
         100,
         1000,
     ),
-    Shape("single", _USUAL, _INSERT_USUAL, 100_000, 1),
+    Shape("single", _USUAL, _INSERT_USUAL, 60_000, 1),
+    Shape("large", _USUAL, _INSERT_USUAL, 1, 400_000),
 )
 
 

@@ -24,7 +24,7 @@ _GATHER_SECONDS = 0.005
 # costs as much as a thousand changes.
 _BULK_BYTES = 16 * 2**10
 _BULK_SECONDS = 0.025
-_PILE_UP_SECONDS = 0.001
+_PILE_UP_SECONDS = 0.0005
 _READ_BYTES = 8 * 2**10  # less than what libpq reads at once
 
 
@@ -129,7 +129,8 @@ class SlotStream:
         if size < _BULK_BYTES:
             return self._replication.wait_readable(0)
         if last:
-            # The server sends change by change, and to look for each costs more than the change: let some pile up.
+            # The server sends change by change, and to look for each costs more than the change: let some pile up, but
+            # fewer than the some 270 that Linux holds for a local socket before the server has to wait.
             time.sleep(_PILE_UP_SECONDS)
         seconds = min(until - time.monotonic(), _GATHER_SECONDS)
         return seconds > 0 and self._replication.wait_readable(seconds)
