@@ -67,7 +67,7 @@ def prepare(dsn: str, cluster: Cluster) -> None:
     make_tables(dsn)
 
 
-@pytest.mark.every_server_version
+@pytest.mark.server_versions
 @pytest.mark.parametrize("faults", [8, pytest.param(100, marks=pytest.mark.soak)])
 def test_promises_1_3_and_4_hold_whatever_is_killed(
     private_cluster_factory: Callable[..., Cluster],

@@ -9,13 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from ods_batches import Ods, Source, reshaped, table
-from psycopg import sql
 
 from catchment.demo.cluster import Cluster
 from catchment.model.batch import Batch, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
-from catchment.targets.ods import session, shapes
+from catchment.targets.ods import reshape, session
 from catchment.targets.ods.session import MOST_STAGINGS
 from catchment.targets.ods.target import OdsTarget
 
@@ -158,7 +157,7 @@ def test_an_ods_that_cannot_hold_every_character_is_refused(
 def test_a_transaction_left_open_by_a_reader_delays_a_new_column_only(
     ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shapes, "_LOCK_TIMEOUT", sql.SQL("SET LOCAL lock_timeout = '100ms'"))
+    monkeypatch.setattr(reshape, "_IN_LINE", reshape._IN_LINE.replace("5s", "100ms"))
     source = Source(target, "s0")
     source.load(ACCOUNTS, ("1", "ann"))
     wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")

@@ -159,7 +159,7 @@ def test_a_terminal_is_shown_a_block_for_each_server(config: Path, source_databa
 
 def test_many_notices_of_one_kind_are_summed_up_on_a_terminal_only(config: Path, source_database: str) -> None:
     tables = [f"t{number}" for number in range(9)]
-    do(source_database, "; ".join(f"CREATE TABLE {name} (id int PRIMARY KEY, secret text)" for name in tables))
+    do(source_database, "; ".join(f"CREATE TABLE {name} (id int PRIMARY KEY, secret_{name} text)" for name in tables))
     do(source_database, f"ALTER PUBLICATION catchment ADD TABLE {', '.join(f'{name} (id)' for name in tables)}")
     assert check(config).count("columns that the publication leaves out: secret") == 9
     lines = "\n".join(drawn(config))

@@ -11,6 +11,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from catchment.changes.digest import BUCKETS, Buckets, Columns, Digest, Key
 from catchment.postgres.connection import Translation
@@ -67,7 +68,9 @@ def begun(connection: psycopg.Connection, how: LiteralString = "") -> Iterator[N
     try:
         yield
     finally:
-        if not connection.closed:
+        if connection.info.transaction_status is TransactionStatus.ACTIVE:
+            connection.close()  # Ctrl-C came in the middle of a statement
+        elif not connection.closed:
             connection.rollback()
 
 
