@@ -1,4 +1,4 @@
-"""Random changes of random schemas under random writes, with kills in between; from outside."""
+"""Random changes of random schemas under random writes, with kills and a bad network in between; from outside."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from running_hub import RunningHub
 from shared_tables import differences
+from tcp_proxy import TcpProxy
 
 KINDS = ["int", "bigint", "text", "varchar(12)", "numeric", "numeric(12,2)", "timestamptz", "jsonb", "int[]", "mood"]
 CONSTANTS = {"int": "7", "text": "'it''s'", "varchar(12)": "'v'", "numeric": "1.50", "int[]": "'{1,2}'", "mood": "'ok'"}
@@ -309,28 +311,32 @@ def test_promise_1_whatever_happens_to_the_schemas_the_ods_is_equal_in_the_end(
         connection.execute("CREATE SCHEMA other; CREATE SCHEMA another; CREATE TYPE mood AS ENUM ('ok', 'good', 'bad')")
         connection.execute(f"CREATE PUBLICATION catchment FOR ALL TABLES WITH (publish_via_partition_root = {at_root})")
     chance = random.Random(seed)
-    with contextlib.ExitStack() as all_at_once:
-        lives = (contextlib.closing(Life(source_database, seed + number)) for number in range(3))
-        altering, *writing = (all_at_once.enter_context(life) for life in lives)
-        for _ in range(6):
-            make(altering)
-        for _ in range(100):
-            writing[0].write()
-        hub = hub_factory({"orders": source_database}, ods=ods_database)
-        hub.start()
-        for life in writing:
-            work = [life.write, lambda life=life: life.together(life.write)]
-            all_at_once.enter_context(going_on(lambda work=work: chance.choice(work)()))
-        until = time.monotonic() + seconds
-        killed = time.monotonic()
-        while time.monotonic() < until:
-            with contextlib.suppress(psycopg.Error):
-                altering.alter()
-            time.sleep(chance.choice([0, 0, 0.05, 0.3]))
-            if time.monotonic() - killed > 3:
-                hub.kill_worker(chance)
-                killed = time.monotonic()
-    hub.stop()
-    hub.until_caught_up()
+    with TcpProxy(int(conninfo_to_dict(source_database)["port"] or 0)) as network:
+        reached = make_conninfo(source_database, host="127.0.0.1", port=network.port)
+        hub = hub_factory({"orders": reached}, ods=ods_database)
+        with contextlib.ExitStack() as all_at_once:
+            lives = (contextlib.closing(Life(source_database, seed + number)) for number in range(3))
+            altering, *writing = (all_at_once.enter_context(life) for life in lives)
+            for _ in range(6):
+                make(altering)
+            for _ in range(100):
+                writing[0].write()
+            hub.start()
+            for life in writing:
+                work = [life.write, lambda life=life: life.together(life.write)]
+                all_at_once.enter_context(going_on(lambda work=work: chance.choice(work)()))
+            until = time.monotonic() + seconds
+            troubled = time.monotonic()
+            while time.monotonic() < until:
+                with contextlib.suppress(psycopg.Error):
+                    altering.alter()
+                time.sleep(chance.choice([0, 0, 0.05, 0.3]))
+                if time.monotonic() - troubled > 2:
+                    network.delay = chance.choice([0.0, 0.0, 0.02])
+                    chance.choice([network.cut, lambda: hub.kill_worker(chance)])()
+                    troubled = time.monotonic()
+        network.delay = 0.0
+        hub.stop()
+        hub.until_caught_up()
     print(f"{altering.done} changes of schemas, {sum(life.done for life in writing)} statements")
     assert not (wrong := list(differences(source_database, ods_database, "orders"))), "\n".join(wrong)

@@ -162,7 +162,8 @@ class SnapshotReader:
 
     def describe(self) -> PublishedTable | None:
         """The table's shape in this snapshot; null when the publication no longer has it."""
-        return published_tables(self._connection, self._publication, self._translation).get(self._table.oid)
+        oid = self._table.oid
+        return published_tables(self._connection, self._publication, self._translation, only=oid).get(oid)
 
     def leaves(self) -> list[Leaf]:
         """Where the table's rows are, by oid.
