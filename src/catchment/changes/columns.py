@@ -47,6 +47,12 @@ def letters(array: pa.Array[Any]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(buffers[2] or b"", dtype=np.uint8)[start:end]
 
 
+def lengths(array: pa.Array[Any]) -> Rows:
+    """The number of bytes of each text of a column of strings, zero of null."""
+    sizes: Any = pc.binary_length
+    return np.asarray(sizes(array).fill_null(0), dtype=np.int64)
+
+
 def codes(columns: Sequence[pa.Array[Any]]) -> Rows:
     """One number for each row, equal where all texts are, below the number of rows. Null equals null, but not ''."""
     result = _codes(columns[0])
