@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, QueryBuilder
 from psycopg import sql
 
 from catchment.changes.jsonlines import render
@@ -22,6 +23,7 @@ from catchment.model.lsn import Lsn
 from catchment.model.table import Column, ReplicaIdentity, Table
 from catchment.targets.base import Target
 from catchment.targets.feed import FeedTarget
+from catchment.targets.lake import LakeTarget
 from catchment.targets.ods.target import OdsTarget
 from catchment.targets.recording import Recording, RecordingTarget
 
@@ -84,13 +86,36 @@ def ods_kind(dsn: str) -> Kind:
     return Kind(lambda: OdsTarget(dsn, {source: source for source in SOURCES}, name="ods"), contents)
 
 
-@pytest.fixture(params=["recording", "feed", "ods"])
+def lake_kind(directory: Path) -> Kind:
+    root = directory / "lake"
+
+    def contents(source: str) -> Hashable:
+        records = sorted((root / "_frontier" / source).glob("*.json"))
+        if not records:
+            return ()
+        told = json.loads(records[-1].read_bytes())["tables"]
+        return tuple(rows_at(root / entry["path"], entry["version"]) for entry in told if entry["version"] is not None)
+
+    datasets = {source: source for source in SOURCES}
+    return Kind(lambda: LakeTarget(root, directory / "cache", datasets), contents)
+
+
+def rows_at(table: Path, version: int) -> Hashable:
+    """What Delta's readers see there."""
+    reader = QueryBuilder().register("t", DeltaTable(str(table), version=version))
+    found = pa.table(reader.execute("SELECT id, note FROM t ORDER BY id").read_all())
+    return tuple(map(tuple, zip(*(column.to_pylist() for column in found.columns), strict=True)))
+
+
+@pytest.fixture(params=["recording", "feed", "ods", "lake"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     match request.param:
         case "recording":
             return recording_kind()
         case "feed":
             return feed_kind(tmp_path)
+        case "lake":
+            return lake_kind(tmp_path)
         case _:
             return ods_kind(request.getfixturevalue("ods_database"))
 
@@ -123,7 +148,7 @@ def history(source: str, log: UUID = LOG) -> Taken:
     """A first load, a transaction in two parts, one that is small, an idle position."""
     parts: Sequence[tuple[tuple[Event, ...], tuple[TableRows, ...], bool]] = [
         (
-            (RefillStarted("first", (ACCOUNTS,), ("recording", "feed", "ods")),),
+            (RefillStarted("first", (ACCOUNTS,), ("recording", "feed", "ods", "lake")),),
             (rows(1, ("r", 1, "one"), ("r", 2, None), refill="first"),),
             True,
         ),
@@ -151,7 +176,7 @@ def until_failure(taken: Taken) -> Iterator[tuple[Frontier, Batch]]:
 
 
 def test_a_target_says_what_it_is(target: Target) -> None:
-    assert target.name in ("recording", "feed", "ods")
+    assert target.name in ("recording", "feed", "ods", "lake")
     assert target.scope in ("source", "hub")
     assert target.pace.bytes > 0
 

@@ -1,0 +1,348 @@
+"""The current state of one table: changed rows are marked deleted, their new versions appended, in one Delta commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+
+from catchment.changes.bag import coalesce_bag
+from catchment.changes.cast import Typed, typed
+from catchment.changes.coalesce import coalesce
+from catchment.changes.columns import Rows, Truths, concatenate, take
+from catchment.changes.run import rows_leaving_out
+from catchment.model.batch import META, UNCHANGED
+from catchment.model.errors import TargetRefused
+from catchment.model.table import Table
+from catchment.targets.lake import datafile, deleted, delta
+from catchment.targets.lake.columns import EXACT, LakeColumn, current_columns, delta_schema, has_field, known_columns
+from catchment.targets.lake.delta import Change, DataFile, Snapshot
+from catchment.targets.lake.index import Alive, KeyIndex
+from catchment.targets.lake.keys import Hashes, hashes
+from catchment.targets.lake.store import Store
+
+_SHAPE, _SOURCE, _FILLED, _DROPPED = "catchment.table", "catchment.source", "catchment.filled", "catchment.dropped"
+
+Positions = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """Rows to append, and what they are found by."""
+
+    rows: pa.Table
+    hashes: Hashes
+
+
+class CurrentTable:
+    """A table as its latest version is; ``cache`` is where its index is kept."""
+
+    def __init__(self, store: Store, cache: Path, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.shape = Table.from_json(json.loads(snapshot.configuration[_SHAPE]))
+        self._store = store
+        self._cache = cache / hashlib.sha256(snapshot.path.encode()).hexdigest()[:32]
+        self._index: KeyIndex | None = None
+        self._bits: dict[tuple[str, deleted.Stored], deleted.Bits] = {}
+
+    @classmethod
+    def create(cls, store: Store, cache: Path, path: str, source: str, shape: Table) -> CurrentTable:
+        """A new one without rows. Raises TargetUnreachable when there is one already."""
+        schema = delta_schema([], current_columns(shape), exact=False)
+        return cls(store, cache, delta.create(store, path, schema, _configuration(source, shape), Change()))
+
+    @classmethod
+    def open(cls, store: Store, cache: Path, path: str, source: str) -> CurrentTable | None:
+        """The one that is there. Raises TargetRefused when it was not made for this source."""
+        snapshot = delta.read_snapshot(store, path)
+        if snapshot is None:
+            return None
+        if snapshot.configuration.get(_SOURCE) != source or _SHAPE not in snapshot.configuration:
+            raise TargetRefused(
+                f"{store.location(path)} is already there and was not made by Catchment for this source",
+                source=source,
+                remedy="move it away",
+            )
+        return cls(store, cache, snapshot)
+
+    def apply(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
+        """Take in changes of this version of the table, in order. Raises TargetRefused when rows are missing."""
+        if shape.key:
+            self._apply_keyed(shape, changes, positions)
+        else:
+            self._apply_bag(shape, changes, positions)
+
+    def empty(self) -> None:
+        """Remove all rows."""
+        if self.snapshot.files:
+            index = self._ready_index()
+            self._commit(Change(removed=list(self.snapshot.files.values())))
+            index.save(self.snapshot.version, self._alive(index))
+
+    def reshape(self, shape: Table, positions: Positions) -> bool:
+        """Become this version of the table by new metadata alone; false when that is not possible.
+
+        A column that comes back under the name of one that was dropped would show the old one's values.
+        """
+        old, new = self._by_number(self.shape), self._by_number(shape)
+        dropped = {*json.loads(self.snapshot.configuration.get(_DROPPED, "[]"))}
+        dropped |= {old[number].name for number in old.keys() - new.keys()}
+        added = {new[number].name for number in new.keys() - old.keys()}
+        same_key = [old.get(number) for number in _key_numbers(shape)] == [
+            new[number] for number in _key_numbers(shape)
+        ]
+        stay = all(old[number] == new[number] for number in old.keys() & new.keys())
+        if not (stay and same_key and len(shape.key) == len(self.shape.key)) or added & dropped:
+            return False
+        if old != new:
+            exact = has_field(self.snapshot.schema, EXACT)
+            told = {_SHAPE: json.dumps(shape.to_json()), _DROPPED: json.dumps(sorted(dropped))}
+            schema = delta_schema([], current_columns(shape), exact)
+            index = self._ready_index()
+            configuration = {**self.snapshot.configuration, **told}
+            self._commit(Change(schema=schema, configuration=configuration, positions=positions))
+            index.save(self.snapshot.version, self._alive(index))
+            self.shape = shape
+        return True
+
+    def take_over(self, shadow: CurrentTable, positions: Positions) -> None:
+        """Have the shadow's rows, and no others, from one version to the next. The shadow is not to be used again."""
+        if self.snapshot.configuration.get(_FILLED) == shadow.snapshot.path:
+            return
+        prefix = shadow.snapshot.path.removeprefix(f"{self.snapshot.path}/") + "/"
+        vectors = {prefix + file.path: shadow._vector(file) for file in shadow.snapshot.files.values() if file.deleted}
+        stored = self._store_vectors(vectors)
+        files = [
+            replace(file, path=prefix + file.path, deleted=stored.get(prefix + file.path))
+            for file in shadow.snapshot.files.values()
+        ]
+        configuration = {**shadow.snapshot.configuration, _FILLED: shadow.snapshot.path}
+        self._commit(
+            Change(list(self.snapshot.files.values()), files, shadow.snapshot.schema, configuration, positions)
+        )
+        self.shape = shadow.shape
+        index = shadow._ready_index().renamed(self.snapshot.id, prefix)
+        index.save(self.snapshot.version, self._alive(index))
+        shutil.rmtree(self._cache, ignore_errors=True)
+        shadow._cache.rename(self._cache)
+        self._index = None
+
+    def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
+        net = coalesce(shape, changes)
+        columns = current_columns(shape)
+        key = [(position, columns[position]) for position in shape.key_positions]
+        values = _typed(columns, shape, net.rows.columns[len(META) :])
+        gone = _typed_key(key, shape, net.gone)
+        moved = np.flatnonzero(np.asarray(net.origin[0].is_valid()))
+        origin = _typed_key(key, shape, [take(column, moved) for column in net.origin])
+
+        index = self._ready_index()
+        own = hashes([values[position] for position, _ in key], index.seed)
+        wanted = np.concatenate([hashes(gone, index.seed), hashes(origin, index.seed), own])
+        which, files, rows = self._find(wanted)
+
+        incomplete = np.flatnonzero(np.asarray(net.rows.column(UNCHANGED).is_valid()))
+        if len(incomplete):
+            known_as = len(gone[0].values) + len(moved) + np.arange(len(own))
+            known_as[moved] = len(gone[0].values) + np.arange(len(moved))
+            found = np.full(len(wanted), -1, dtype=np.int64)
+            found[which] = np.arange(len(which))
+            place = found[known_as]
+            stays = np.ones(len(own), dtype=np.bool_)
+            stays[incomplete] = place[incomplete] >= 0
+            left_out = rows_leaving_out(net.rows.column(UNCHANGED))
+            self._fill(columns, values, left_out, place, files, rows)
+            values = [datafile.spread(value, np.flatnonzero(stays)) for value in values]
+            own = own[stays]
+        new = _New(datafile.table_of(columns, values), own)
+        self._replace(files, rows, new, positions)
+
+    def _apply_bag(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
+        """Rows are the same when all their values are."""
+        net = coalesce_bag(shape, changes)
+        columns = current_columns(shape)
+        index = self._ready_index()
+        files = rows = np.zeros(0, dtype=np.int64)
+        if net.removed.num_rows:
+            wanted = hashes(_typed(columns, shape, net.removed.columns), index.seed)
+            copies = net.copies.to_numpy()
+            which, files, rows = self._find(wanted)
+            order = np.argsort(which, kind="stable")
+            which, files, rows = which[order], files[order], rows[order]
+            nth = np.arange(len(which)) - np.searchsorted(which, which)
+            goes = nth < copies[which]
+            files, rows = files[goes], rows[goes]
+            if len(rows) < copies.sum():
+                raise TargetRefused(
+                    f"{self.snapshot.path} in the lake lacks rows that were deleted at the source",
+                    table=str(shape),
+                    remedy=f"refill it: `catchment backfill NAME {shape}`",
+                )
+        values = _typed(columns, shape, net.added.columns)
+        new = _New(datafile.table_of(columns, values), hashes(values, index.seed))
+        self._replace(files, rows, new, positions)
+
+    def _find(self, wanted: Hashes) -> tuple[Rows, Rows, Rows]:
+        """The rows in the table that have these hashes: which hash, number of the file, position in it."""
+        index = self._ready_index()
+        which, files, rows = index.find(wanted)
+        alive = self._alive(index)(files, rows)
+        return which[alive], files[alive], rows[alive]
+
+    def _fill(
+        self,
+        columns: Sequence[LakeColumn],
+        values: list[Typed],
+        left_out: Mapping[int, Rows],
+        place: Rows,
+        files: Rows,
+        rows: Rows,
+    ) -> None:
+        """Take values that no change told from the rows as they are; ``place`` is where those were found."""
+        names = [*(columns[position].name for position in left_out), EXACT]
+        asked = np.unique(np.concatenate(list(left_out.values())))
+        asked = asked[place[asked] >= 0]
+        for number in np.unique(files[place[asked]]).tolist():
+            here = asked[files[place[asked]] == number]
+            path = f"{self.snapshot.path}/{self._ready_index().files[number]}"
+            found = datafile.read_rows(self._store, path, names, rows[place[here]])
+            for position, of in left_out.items():
+                source = np.arange(len(place))
+                wanted = np.isin(here, of)
+                source[here[wanted]] = len(place) + np.flatnonzero(wanted)
+                values[position] = _chosen(values[position], datafile.typed_in(found, columns[position]), source)
+
+    def _replace(self, files: Rows, rows: Rows, new: _New, positions: Positions) -> None:
+        """Mark rows deleted and append others: the next version of the table."""
+        index = self._ready_index()
+        vectors: dict[str, deleted.Bits] = {}
+        removed = []
+        for number, of in _by_file(files, rows):
+            file = self.snapshot.files[index.files[number]]
+            bits = deleted.mark(self._vector(file), of)
+            removed.append(file)
+            if deleted.count(bits) < file.rows:
+                vectors[file.path] = bits
+        stored = self._store_vectors(vectors)
+        added = [replace(file, deleted=stored[file.path]) for file in removed if file.path in stored]
+        schema = None
+        if new.rows.num_rows:
+            name, content = datafile.new_name(), datafile.content(new.rows)
+            self._store.write({f"{self.snapshot.path}/{name}": content})
+            added.append(DataFile(name, content.size, new.rows.num_rows))
+            if EXACT in new.rows.column_names and not has_field(self.snapshot.schema, EXACT):
+                schema = delta_schema([], known_columns(self.snapshot.schema), exact=True)
+        if not (added or removed):
+            return
+        self._commit(Change(removed, added, schema, positions=positions))
+        if new.rows.num_rows:
+            index.add(name, new.hashes, np.arange(new.rows.num_rows))
+        index.save(self.snapshot.version, self._alive(index))
+
+    def _commit(self, change: Change) -> None:
+        self.snapshot = delta.commit(self._store, self.snapshot, change)
+        present = {(file.path, file.deleted) for file in self.snapshot.files.values()}
+        self._bits = {at: bits for at, bits in self._bits.items() if at in present}
+
+    def _store_vectors(self, vectors: Mapping[str, deleted.Bits]) -> dict[str, deleted.Stored]:
+        if not vectors:
+            return {}
+        path, content, stored = deleted.file_of(vectors, uuid4())
+        self._store.write({f"{self.snapshot.path}/{path}": content})
+        self._bits.update(((name, stored[name]), bits) for name, bits in vectors.items())
+        return stored
+
+    def _vector(self, file: DataFile) -> deleted.Bits:
+        if file.deleted is None:
+            return deleted.none(file.rows)
+        if (bits := self._bits.get((file.path, file.deleted))) is None:
+            content = self._store.read(f"{self.snapshot.path}/{file.deleted.path}") or b""
+            bits = self._bits[file.path, file.deleted] = deleted.read(content, file.deleted, file.rows)
+        return bits
+
+    def _alive(self, index: KeyIndex) -> Alive:
+        def alive(files: Rows, rows: Rows) -> Truths:
+            found = np.zeros(len(files), dtype=np.bool_)
+            order = np.argsort(files, kind="stable")
+            begins = np.flatnonzero(np.diff(files[order], prepend=-1))
+            for part in np.split(order, begins[1:]) if len(order) else []:
+                file = self.snapshot.files.get(index.files[files[part[0]]])
+                if file is not None:
+                    found[part] = ~deleted.marked(self._vector(file), rows[part]) if file.deleted else True
+            return found
+
+        return alive
+
+    def _ready_index(self) -> KeyIndex:
+        """The index of this very version: where it is of another one, rows that it does not know are looked up."""
+        if self._index is None:
+            index = KeyIndex.open(self._cache, self.snapshot.id)
+            if index.version > self.snapshot.version:
+                shutil.rmtree(self._cache)
+                index = KeyIndex.open(self._cache, self.snapshot.id)
+            if index.version != self.snapshot.version:
+                self._catch_up(index)
+            self._index = index
+        return self._index
+
+    def _catch_up(self, index: KeyIndex) -> None:
+        columns = current_columns(self.shape)
+        if self.shape.key:
+            columns = [columns[position] for position in self.shape.key_positions]
+        names = [*(column.name for column in columns), EXACT]
+        for file in self.snapshot.files.values():
+            if index.number(file.path) is None:
+                rows = datafile.read(self._store, f"{self.snapshot.path}/{file.path}", names)
+                found = hashes([datafile.typed_in(rows, column) for column in columns], index.seed)
+                kept = np.flatnonzero(deleted.kept(self._vector(file), file.rows))
+                index.add(file.path, found[kept], kept)
+        index.save(self.snapshot.version, self._alive(index))
+
+    @staticmethod
+    def _by_number(shape: Table) -> dict[int, LakeColumn]:
+        return {column.number: lake for column, lake in zip(shape.columns, current_columns(shape), strict=True)}
+
+
+def _configuration(source: str, shape: Table) -> dict[str, str]:
+    return {"delta.enableDeletionVectors": "true", _SOURCE: source, _SHAPE: json.dumps(shape.to_json())}
+
+
+def _key_numbers(shape: Table) -> list[int]:
+    return [shape.columns[position].number for position in shape.key_positions]
+
+
+def _typed(columns: Sequence[LakeColumn], shape: Table, texts: Sequence[pa.Array[Any]]) -> list[Typed]:
+    return [
+        typed(text, column, pa.types.is_string(lake.type))
+        for lake, column, text in zip(columns, shape.columns, texts, strict=True)
+    ]
+
+
+def _typed_key(key: Sequence[tuple[int, LakeColumn]], shape: Table, texts: Sequence[pa.Array[Any]]) -> list[Typed]:
+    return [
+        typed(text, shape.columns[position], pa.types.is_string(lake.type))
+        for (position, lake), text in zip(key, texts, strict=True)
+    ]
+
+
+def _chosen(own: Typed, other: Typed, source: Rows) -> Typed:
+    """Values of one column, then of another, taken by their places behind each other."""
+    exact = None
+    if own.exact is not None or other.exact is not None:
+        texts = [pa.nulls(len(each.values), pa.string()) if each.exact is None else each.exact for each in (own, other)]
+        exact = take(concatenate(texts), source)
+    return Typed(take(concatenate([own.values, other.values]), source), exact)
+
+
+def _by_file(files: Rows, rows: Rows) -> list[tuple[int, Rows]]:
+    order = np.argsort(files, kind="stable")
+    numbers, begins = np.unique(files[order], return_index=True)
+    return list(zip(numbers.tolist(), np.split(rows[order], begins[1:]), strict=True)) if len(files) else []

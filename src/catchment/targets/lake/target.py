@@ -1,0 +1,79 @@
+"""The lake: every source's tables, as they are and as they became so, as Delta tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Literal
+
+from catchment.model.batch import Batch
+from catchment.model.frontier import Frontier
+from catchment.targets.base import Pace
+from catchment.targets.lake.lake import SourceLake
+from catchment.targets.lake.store import Store
+from catchment.targets.lake.transaction import Transaction
+
+_PACE = Pace(delay=5.0, bytes=64 << 20)
+
+
+class LakeTarget:
+    """A target that many threads may use, each for its own source; ``datasets`` says where a source's rows land.
+
+    ``root`` is the lake; ``cache`` a directory of this machine for what can be made again from it.
+    """
+
+    scope: Literal["source"] = "source"
+
+    def __init__(
+        self, root: Path, cache: Path, datasets: Mapping[str, str], name: str = "lake", pace: Pace = _PACE
+    ) -> None:
+        self.name = name
+        self.pace = pace
+        self._store = Store(root)
+        self._cache = cache
+        self._datasets = datasets
+        self._lakes: dict[str, SourceLake] = {}
+        self._lock = Lock()
+
+    def frontier(self, source: str) -> Frontier | None:
+        """As the last record says. Raises TargetUnreachable, TargetRefused."""
+        with self._lend(source) as lake:
+            return lake.refresh()
+
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+        """New versions of tables, then the record that names them. Raises TargetUnreachable, TargetRefused."""
+        with self._lend(source) as lake:
+            transaction = Transaction(lake, self._datasets[source])
+            for frontier, batch in batches:
+                transaction.take(frontier, batch)
+            transaction.commit()
+
+    def out_of_date(self, source: str) -> Mapping[str, str | None]:
+        """Those whose change of shape takes a refill, and those that somebody removed."""
+        with self._lend(source) as lake:
+            lake.refresh()
+            entries = [entry for entry in lake.record.entries.values() if entry.refill is None]
+            found = [entry for entry in entries if entry.waits or lake.missing(entry)]
+            return {f"{entry.schema}.{entry.name}": None for entry in found}
+
+    def forget(self, source: str) -> None:
+        """Delete the source's tables, histories and records."""
+        with self._lend(source) as lake:
+            lake.refresh()
+            lake.forget()
+
+    def close(self) -> None:
+        """Let go of what is known of the tables."""
+        with self._lock:
+            self._lakes.clear()
+
+    @contextmanager
+    def _lend(self, source: str) -> Iterator[SourceLake]:
+        """For a block, after which it is used again only if nothing failed."""
+        with self._lock:
+            lake = self._lakes.pop(source, None) or SourceLake(self._store, self._cache, source)
+        yield lake
+        with self._lock:
+            self._lakes[source] = lake
