@@ -31,12 +31,12 @@ class Lake:
     def __init__(self, root: Path, shape: Table) -> None:
         self._root = root
         self._shape = shape
-        self._table: CurrentTable | None = CurrentTable.create(Store(root), root / "cache", "t", "orders", shape)
+        self._table: CurrentTable | None = CurrentTable.create(Store(root), Store(root / "cache"), "t", "orders", shape)
         self._offsets = count(1)
 
     def apply(self, changes: Sequence[Change], cuts: Sequence[int]) -> None:
         if self._table is None:
-            self._table = CurrentTable.open(Store(self._root), self._root / "cache", "t", "orders")
+            self._table = CurrentTable.open(Store(self._root), Store(self._root / "cache"), "t", "orders")
             assert self._table
         if changes:
             self._table.apply(self._shape, cut(as_batch(changes), cuts), {"orders": next(self._offsets)})

@@ -88,10 +88,10 @@ def test_promise_1_the_index_made_from_files_is_the_one_made_from_texts(tmp_path
     shape = table("t", f"id {kind}", "n int4")
     texts = KEYS[kind]
     store = Store(tmp_path)
-    target = CurrentTable.create(store, tmp_path / "one", "t", "orders", shape)
+    target = CurrentTable.create(store, Store(tmp_path / "one"), "t", "orders", shape)
     created = rows(shape, [("c", text, "1") for text in texts], None, range(100)).data
     target.apply(shape, [created], {"orders": 1})
-    anew = CurrentTable.open(store, tmp_path / "other", "t", "orders")
+    anew = CurrentTable.open(store, Store(tmp_path / "other"), "t", "orders")
     assert anew
     updated = rows(shape, [("u", text, "2") for text in texts], None, range(100)).data
     anew.apply(shape, [updated], {"orders": 2})
@@ -105,7 +105,7 @@ def test_promise_1_the_index_made_from_files_is_the_one_made_from_texts(tmp_path
 def test_a_checkpoint_that_delta_rs_writes_stands_for_the_versions_before_it(tmp_path: Path) -> None:
     shape = table("t", "id int4", "at date")
     store = Store(tmp_path)
-    target = CurrentTable.create(store, tmp_path / "cache", "t", "orders", shape)
+    target = CurrentTable.create(store, Store(tmp_path / "cache"), "t", "orders", shape)
     changes: list[tuple[tuple[str, str, str], ...]] = [
         (("c", "1", "2026-01-01"), ("c", "2", "infinity")),
         (("d", "1", ""),),

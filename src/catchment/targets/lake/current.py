@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -43,24 +41,25 @@ class _New:
 
 
 class CurrentTable:
-    """A table as its latest version is; ``cache`` is where its index is kept."""
+    """A table as its latest version is; ``cache`` has its index."""
 
-    def __init__(self, store: Store, cache: Path, snapshot: Snapshot) -> None:
+    def __init__(self, store: Store, cache: Store, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.shape = Table.from_json(json.loads(snapshot.configuration[_SHAPE]))
         self._store = store
-        self._cache = cache / hashlib.sha256(snapshot.path.encode()).hexdigest()[:32]
+        self._cache = cache
+        self._directory = hashlib.sha256(snapshot.path.encode()).hexdigest()[:32]
         self._index: KeyIndex | None = None
         self._bits: dict[tuple[str, deleted.Stored], deleted.Bits] = {}
 
     @classmethod
-    def create(cls, store: Store, cache: Path, path: str, source: str, shape: Table) -> CurrentTable:
+    def create(cls, store: Store, cache: Store, path: str, source: str, shape: Table) -> CurrentTable:
         """A new one without rows. Raises TargetUnreachable when there is one already."""
         schema = delta_schema([], current_columns(shape), exact=False)
         return cls(store, cache, delta.create(store, path, schema, _configuration(source, shape), Change()))
 
     @classmethod
-    def open(cls, store: Store, cache: Path, path: str, source: str) -> CurrentTable | None:
+    def open(cls, store: Store, cache: Store, path: str, source: str) -> CurrentTable | None:
         """The one that is there. Raises TargetRefused when it was not made for this source."""
         snapshot = delta.read_snapshot(store, path)
         if snapshot is None:
@@ -131,8 +130,7 @@ class CurrentTable:
         self.shape = shadow.shape
         index = shadow._ready_index().renamed(self.snapshot.id, prefix)
         index.save(self.snapshot.version, self._alive(index))
-        shutil.rmtree(self._cache, ignore_errors=True)
-        shadow._cache.rename(self._cache)
+        self._cache.rename(shadow._directory, self._directory)
         self._index = None
 
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
@@ -284,10 +282,10 @@ class CurrentTable:
     def _ready_index(self) -> KeyIndex:
         """The index of this very version: where it is of another one, rows that it does not know are looked up."""
         if self._index is None:
-            index = KeyIndex.open(self._cache, self.snapshot.id)
+            index = KeyIndex.open(self._cache, self._directory, self.snapshot.id)
             if index.version > self.snapshot.version:
-                shutil.rmtree(self._cache)
-                index = KeyIndex.open(self._cache, self.snapshot.id)
+                self._cache.remove(self._directory)
+                index = KeyIndex.open(self._cache, self._directory, self.snapshot.id)
             if index.version != self.snapshot.version:
                 self._catch_up(index)
             self._index = index

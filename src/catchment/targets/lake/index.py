@@ -7,12 +7,10 @@ been deleted since, or its file removed; who asks has to look. But every row tha
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy.typing as npt
 
 from catchment.changes.columns import Rows, Truths
 from catchment.targets.lake.keys import Hashes
+from catchment.targets.lake.store import Store
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -37,42 +36,44 @@ class _Run:
     name: str
     entries: int
 
-    def open(self, directory: Path) -> npt.NDArray[np.uint64]:
-        """Mapped for as long as it is used: what is mapped counts as the process's memory."""
-        return np.memmap(directory / self.name, dtype=np.uint64, mode="r", shape=(3, self.entries))
-
 
 class KeyIndex:
     """Of one version of one table. ``files``: the table's files that it covers, by their numbers."""
 
-    def __init__(self, directory: Path, table: str, seed: tuple[int, int]) -> None:
+    def __init__(self, cache: Store, directory: str, table: str, seed: tuple[int, int]) -> None:
         self.table = table
         self.seed = seed
         self.version = -1
         self.files: list[str] = []
+        self._cache = cache
         self._directory = directory
         self._runs: list[_Run] = []
         self._numbers: dict[str, int] = {}
 
     @classmethod
-    def open(cls, directory: Path, table: str) -> Self:
-        """What is there for the table with this id; an empty one when it is another's, or does not read back."""
+    def open(cls, cache: Store, directory: str, table: str) -> Self:
+        """What is there for the table with this id; an empty one when it is another's, or does not read back.
+
+        This and all other methods raise TargetUnreachable and TargetRefused.
+        """
+        content = cache.read(f"{directory}/{_MANIFEST}")
         try:
-            told = json.loads((directory / _MANIFEST).read_bytes())
+            told = json.loads(content or b"{}")
             if told["format"] == _FORMAT and told["table"] == table:
-                index = cls(directory, table, (told["seed"][0], told["seed"][1]))
+                index = cls(cache, directory, table, (told["seed"][0], told["seed"][1]))
                 index.version = told["version"]
                 index._know(told["files"])
                 index._runs = [_Run(name, entries) for name, entries in told["runs"]]
-                if all((directory / run.name).stat().st_size == 24 * run.entries for run in index._runs):
+                index._tidy()
+                if all(cache.size(f"{directory}/{run.name}") == 24 * run.entries for run in index._runs):
                     return index
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, IndexError):
             pass  # a cache: it is made again
-        return cls(directory, table, (secrets.randbits(64), secrets.randbits(64)))
+        return cls(cache, directory, table, (secrets.randbits(64), secrets.randbits(64)))
 
     def renamed(self, table: str, prefix: str) -> KeyIndex:
         """The same rows, in a table that has the files under this prefix."""
-        other = KeyIndex(self._directory, table, self.seed)
+        other = KeyIndex(self._cache, self._directory, table, self.seed)
         other._know([prefix + file for file in self.files])
         other._runs = list(self._runs)
         return other
@@ -87,7 +88,7 @@ class KeyIndex:
         first, second = hashes[order, 0], hashes[order, 1]
         found: list[tuple[Rows, npt.NDArray[np.uint64]]] = []
         for run in self._runs:
-            entries = run.open(self._directory)
+            entries = self._open(run)
             left = np.searchsorted(entries[0], first)
             candidate = np.flatnonzero(left < run.entries)
             candidate = candidate[entries[0][left[candidate]] == first[candidate]]
@@ -105,16 +106,13 @@ class KeyIndex:
 
     def add(self, file: str, hashes: Hashes, rows: Rows) -> None:
         """Cover these rows of a file; it counts from the next ``save`` on."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._know([file])
+        if not len(rows):
+            return
         order = np.argsort(hashes[:, 0], kind="stable")
         places = rows.astype(np.uint64) | np.uint64(self._numbers[file] << 32)
         entries = np.stack([hashes[order, 0], hashes[order, 1], places[order]])
         self._runs.append(self._write([entries], len(order)))
-
-    def cover(self, file: str) -> None:
-        """A file without rows that anybody could ask for."""
-        self._know([file])
 
     def save(self, version: int, alive: Alive) -> None:
         """From here on this is the index of that version. Runs are merged where that is due, without what is gone."""
@@ -124,7 +122,7 @@ class KeyIndex:
             merging += 1
             total += self._runs[-merging].entries
         if merging > 1:
-            self._runs[-merging:] = [self._merged(self._runs[-merging:], alive)]
+            self._runs[-merging:] = self._merged(self._runs[-merging:], alive)
         self.version = version
         told = {
             "format": _FORMAT,
@@ -134,13 +132,9 @@ class KeyIndex:
             "files": self.files,
             "runs": [(run.name, run.entries) for run in self._runs],
         }
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self._directory / f"{_MANIFEST}.new"
-        _write(new, json.dumps(told).encode())
-        new.replace(self._directory / _MANIFEST)
+        self._cache.replace(f"{self._directory}/{_MANIFEST}", json.dumps(told).encode())
         kept = {run.name for run in self._runs}
-        for name in old - kept:
-            (self._directory / name).unlink(missing_ok=True)
+        self._cache.remove(*(f"{self._directory}/{name}" for name in old - kept))
 
     def _know(self, files: Sequence[str]) -> None:
         for file in files:
@@ -148,9 +142,9 @@ class KeyIndex:
                 self._numbers[file] = len(self.files)
                 self.files.append(file)
 
-    def _merged(self, runs: Sequence[_Run], alive: Alive) -> _Run:
+    def _merged(self, runs: Sequence[_Run], alive: Alive) -> list[_Run]:
         """Slice by slice of the hashes, so that memory does not grow with the table."""
-        opened = [run.open(self._directory) for run in runs]
+        opened = [self._open(run) for run in runs]
         total = sum(run.entries for run in runs)
         slices = -(-total // _ROWS_AT_ONCE)
         bounds = [np.uint64((number << 64) // slices) for number in range(slices)]
@@ -165,18 +159,22 @@ class KeyIndex:
             stays = alive((places >> np.uint64(32)).astype(np.int64), (places & np.uint64(0xFFFFFFFF)).astype(np.int64))
             entries = entries[:, stays]
             parts.append(entries[:, np.argsort(entries[0], kind="stable")])
-        return self._write(parts, sum(part.shape[1] for part in parts))
+        left = sum(part.shape[1] for part in parts)
+        return [self._write(parts, left)] if left else []
+
+    def _tidy(self) -> None:
+        """A crash may have left runs that nothing names."""
+        kept = {_MANIFEST, *(run.name for run in self._runs)}
+        left = [name for name in self._cache.names(self._directory) if name not in kept]
+        self._cache.remove(*(f"{self._directory}/{name}" for name in left))
+
+    def _open(self, run: _Run) -> npt.NDArray[np.uint64]:
+        """Mapped for as long as it is used: what is mapped counts as the process's memory."""
+        return self._cache.map(f"{self._directory}/{run.name}", 3, run.entries)
 
     def _write(self, parts: Sequence[npt.NDArray[np.uint64]], entries: int) -> _Run:
+        """Durable before a manifest names it: a run with holes would hide rows."""
         run = _Run(f"{uuid4().hex}.run", entries)
-        _write(self._directory / run.name, *(part[row].tobytes() for row in range(3) for part in parts))
+        content: Any = np.concatenate([part[row] for row in range(3) for part in parts])
+        self._cache.write({f"{self._directory}/{run.name}": memoryview(content).cast("B")})
         return run
-
-
-def _write(place: Path, *contents: bytes) -> None:
-    """Durable before a manifest names it: a run with holes would hide rows."""
-    with place.open("wb") as file:
-        for content in contents:
-            file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

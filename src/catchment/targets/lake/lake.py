@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
@@ -20,7 +19,7 @@ from catchment.targets.lake.store import Store
 class SourceLake:
     """Good for nothing once something on it failed: what is in memory may not be what is in the lake."""
 
-    def __init__(self, store: Store, cache: Path, source: str) -> None:
+    def __init__(self, store: Store, cache: Store, source: str) -> None:
         self.source = source
         self.store = store
         self.record: Record = first()

@@ -1,4 +1,4 @@
-"""The files of a lake on a local disk: durable before they count, and never half there.
+"""Files on a local disk, the lake's and those of its cache: durable before they count, and never half there.
 
 delta-rs does not wait for the disk, so whatever a commit depends on is written here.
 """
@@ -11,12 +11,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from catchment.model.errors import TargetRefused, TargetUnreachable
+
+Content: TypeAlias = "pa.Buffer | bytes | memoryview"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -24,7 +28,7 @@ _MISPLACED = frozenset({errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, 
 
 
 class Store:
-    """Paths are relative to the lake's root, with ``/`` between their parts.
+    """Paths are relative to the root, with ``/`` between their parts.
 
     Raises TargetUnreachable, which is retried, and TargetRefused.
     """
@@ -59,7 +63,7 @@ class Store:
             except FileNotFoundError:
                 return []
 
-    def write(self, files: Mapping[str, pa.Buffer | bytes]) -> None:
+    def write(self, files: Mapping[str, Content]) -> None:
         """Write new files, whose names nobody else uses. Durable on return."""
         directories = dict.fromkeys((self._root / path).parent for path in files)
         for directory in directories:
@@ -87,6 +91,35 @@ class Store:
                     passing.unlink(missing_ok=True)
         self._sync(place.parent)
         return True
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Give a file this content in one step. Durable on return."""
+        place = self._root / path
+        self._make(place.parent)
+        passing = place.with_name(f".{place.name}.{uuid4().hex}")
+        with self._translated(path):
+            _write(passing, content)
+            passing.replace(place)
+        self._sync(place.parent)
+
+    def rename(self, path: str, to: str) -> None:
+        """Let a directory take the place of another one, if there is one."""
+        self.remove(to)
+        with self._translated(path):
+            (self._root / path).rename(self._root / to)
+
+    def map(self, path: str, rows: int, columns: int) -> npt.NDArray[np.uint64]:
+        """A file of numbers, row by row: read where it is looked at."""
+        with self._translated(path):
+            return np.memmap(self._root / path, dtype=np.uint64, mode="r", shape=(rows, columns))
+
+    def size(self, path: str) -> int | None:
+        """In bytes; null when there is no such file."""
+        with self._translated(path):
+            try:
+                return (self._root / path).stat().st_size
+            except FileNotFoundError:
+                return None
 
     def remove(self, *paths: str) -> None:
         """Delete files or whole directories, if they are there. Gone for good on return."""
@@ -138,7 +171,7 @@ class Store:
             raise TargetUnreachable(what, remedy=f"{remedy}; it is tried again") from error
 
 
-def _write(place: Path, content: pa.Buffer | bytes) -> None:
+def _write(place: Path, content: Content) -> None:
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         rest = memoryview(content)

@@ -32,7 +32,7 @@ class LakeTarget:
         self.name = name
         self.pace = pace
         self._store = Store(root)
-        self._cache = cache
+        self._cache = Store(cache)
         self._datasets = datasets
         self._lakes: dict[str, SourceLake] = {}
         self._lock = Lock()
