@@ -1,0 +1,177 @@
+"""What a lake holds after its writer was killed before any of its calls to the operating system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lake_source import LakeSource, history, opened, record, tables
+from ods_batches import reshaped, table
+
+from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged, Truncated
+from catchment.model.errors import TargetUnreachable
+from catchment.model.frontier import Frontier
+
+CALLS = ("open", "write", "link", "unlink", "rename", "replace", "mkdir", "rmdir")
+ACCOUNTS = table("accounts", "id int4", "name text", "at timestamptz")
+WIDER = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
+FACTS = table("facts", "n int4", "v numeric", key=())
+
+Transactions = list[list[tuple[Frontier, Batch]]]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Calls:
+    """Counts the calls that change something or open a file; from the ``fatal`` one on none does anything."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fatal: int, error: type[BaseException] = Killed) -> None:
+        self.count = 0
+        self._fatal = fatal
+        self._error = error
+        # The machine goes on, so that nothing has to be durable, and the test is quick.
+        monkeypatch.setattr(os, "fsync", os.fstat)
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._wrapped(getattr(os, name)))
+
+    def _wrapped(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            self.count += 1
+            if self._error is Killed and self.count >= self._fatal:
+                raise Killed
+            if self.count == self._fatal:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return call(*arguments, **named)
+
+        return wrapped
+
+
+def a_life(root: Path) -> Transactions:
+    """A first load of two tables, changes of both, a truncation, another shape, a refill, and what comes with them."""
+    source = LakeSource(root)
+    rows, batch = source.rows, source.batch
+    return [
+        [
+            batch(
+                RefillStarted("r1", (ACCOUNTS, FACTS), ("lake",)), rows(ACCOUNTS, [("r", "1", "a", "infinity")], "r1")
+            ),
+            batch(rows(FACTS, [("r", "1", "1.0"), ("r", "1", "1.0")], "r1"), rows(ACCOUNTS, [("r", "2", "b")], "r1")),
+        ],
+        [batch(RefillFinished("r1"), rows(ACCOUNTS, [("c", "3", "c"), ("u", "1", "A", ...)]))],
+        [
+            batch(rows(ACCOUNTS, [("u", "2", "B"), ("d", "3")]), rows(FACTS, [("c", "2", "NaN")]), ends=False),
+            batch(rows(FACTS, [("d", "1", "1.0")]), rows(ACCOUNTS, [("b", "2"), ("u", "4", ..., ...)])),
+        ],
+        [batch(Truncated((FACTS,), source.place()), rows(FACTS, [("c", "5", "5")]))],
+        [batch(SchemaChanged(WIDER), rows(WIDER, [("c", "6", "f", None, "new"), ("u", "1", "AA", ..., "too")]))],
+        [
+            batch(RefillStarted("r2", (WIDER,), ("lake",)), rows(WIDER, [("r", "1", "z", None, "z")], "r2")),
+            batch(rows(WIDER, [("c", "7", "g", None, None)])),
+            batch(RefillFinished("r2"), rows(WIDER, [("u", "7", "G", None, None)])),
+        ],
+        [batch()],
+    ]
+
+
+def seen(root: Path) -> tuple[Any, ...]:
+    """All that readers see who go through the last record."""
+    return (
+        record(root)["frontier"],
+        tables(root),
+        *(history(root, table=f"public.{name}") for name in ("accounts", "facts") if record(root)["tables"]),
+    )
+
+
+def test_promise_1_and_3_a_lake_killed_before_any_call_holds_all_of_a_transaction_or_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    life = a_life(tmp_path)
+    first = random.randrange(1, 7)
+    print("first call", first)
+    old, new = 0, 0
+    before = tmp_path / "before"
+    for transaction in life:
+        whole = tmp_path / "whole"
+        if before.exists():
+            shutil.copytree(before, whole)
+        opened(whole).apply("orders", transaction)
+        outcomes = (seen(before), seen(whole)) if before.exists() else ((None, {}), seen(whole))
+        for fatal in range(first, 10_000, 7):
+            root = tmp_path / "killed"
+            if before.exists():
+                shutil.copytree(before, root)
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                calls = Calls(monkeypatch, fatal)
+                with suppress(Killed):
+                    opened(root).apply("orders", transaction)
+            found = seen(root)
+            assert found in outcomes
+            old, new = old + (found == outcomes[0]), new + (found == outcomes[1])
+            opened(root).apply("orders", transaction)
+            assert seen(root) == outcomes[1]
+            shutil.rmtree(root)
+            if calls.count < fatal:
+                break
+        shutil.rmtree(before, ignore_errors=True)
+        whole.rename(before)
+    assert old > 25
+    assert new >= len(life)
+
+
+def test_promise_1_any_call_to_the_operating_system_may_fail_once(tmp_path: Path) -> None:
+    life = a_life(tmp_path)
+    whole = tmp_path / "whole"
+    for transaction in life:
+        opened(whole).apply("orders", transaction)
+    failed = 0
+    for fatal in range(random.randrange(1, 20), 10_000, 20):
+        root = tmp_path / str(fatal)
+        target = opened(root)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            calls = Calls(monkeypatch, fatal, OSError)
+            for transaction in life:
+                try:
+                    target.apply("orders", transaction)
+                except TargetUnreachable:
+                    target.apply("orders", transaction)
+                    failed += 1
+        assert seen(root) == seen(whole)
+        shutil.rmtree(root)
+        if calls.count < fatal:
+            break
+    assert failed > 5
+
+
+def test_promise_1_a_lake_forgotten_halfway_is_either_whole_or_begins_anew(tmp_path: Path) -> None:
+    life = a_life(tmp_path)
+    before = tmp_path / "before"
+    for transaction in life[:3]:
+        opened(before).apply("orders", transaction)
+    expected = seen(before)
+    found = set()
+    for fatal in range(1, 1000, 6):
+        root = tmp_path / str(fatal)
+        shutil.copytree(before, root)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            calls = Calls(monkeypatch, fatal)
+            with suppress(Killed):
+                opened(root).forget("orders")
+        frontier = opened(root).frontier("orders")
+        found.add(frontier)
+        if frontier is None:
+            assert not (root / "lake" / "orders").exists()
+            for transaction in life[:3]:
+                opened(root).apply("orders", transaction)
+        assert seen(root)[1:] == expected[1:]
+        if calls.count < fatal:
+            break
+    assert found == {None, life[2][-1][0]}
