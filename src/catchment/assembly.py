@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from catchment.config import Settings, SourceSettings
 from catchment.hub.sqlite import SqliteHub
@@ -17,6 +18,7 @@ from catchment.postgres.connection import read_dsn
 from catchment.postgres.source import Source
 from catchment.targets.base import Target
 from catchment.targets.feed import FeedTarget
+from catchment.targets.lake import LakeTarget
 from catchment.targets.ods import OdsTarget
 
 LARGEST_FILE = 256 * 2**20
@@ -43,6 +45,8 @@ def build_targets(settings: Settings) -> list[Target]:
     targets: list[Target] = [FeedTarget(feed.name, feed.path) for feed in settings.feed]
     if settings.ods is not None:
         targets.append(OdsTarget(settings.ods.dsn, datasets))
+    if settings.lake is not None:
+        targets.append(LakeTarget(Path(settings.lake.uri), settings.hub.state / "lake", datasets))
     return targets
 
 

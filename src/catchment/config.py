@@ -67,6 +67,18 @@ def _feed_path(value: str) -> str:
     return value
 
 
+def _lake_uri(value: str) -> str:
+    value = _expanded(value)
+    if value.startswith("file://"):
+        return value.removeprefix("file://")
+    if "://" in value:
+        raise _Mistake(
+            f"a lake on {value.partition('://')[0]} is not supported yet",
+            'write for instance uri = "file:///data/lake"',
+        )
+    return value
+
+
 def _address(value: str) -> str:
     found = _ADDRESS.fullmatch(value)
     if found is None or not 0 < int(found[3]) < 2**16:
@@ -157,6 +169,15 @@ class OdsSettings(Section):
     )
 
 
+class LakeSettings(Section):
+    """``[lake]``"""
+
+    uri: Annotated[str, Field(min_length=1), AfterValidator(_lake_uri)] = Field(
+        description="directory of the lake, as `file://` and its path, or relative to catchment.toml; on a local disk",
+        examples=['"file:///data/lake"'],
+    )
+
+
 class FeedSettings(Section):
     """``[[feed]]``"""
 
@@ -189,6 +210,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     source: tuple[SourceSettings, ...] = Field(min_length=1)
     ods: OdsSettings | None = None
+    lake: LakeSettings | None = None
     feed: tuple[FeedSettings, ...] = ()
     metrics: MetricsSettings | None = None
 
@@ -198,10 +220,10 @@ class Settings(Section):
         slots = [f"{source.slot_name} of {source.dsn}" for source in self.source]
         _distinct("slot", "give one of its sources another, with slot = …", slots)
         _distinct("feed", "give each a name of its own", [feed.name for feed in self.feed])
-        if self.ods is None and not self.feed:
-            raise _Mistake("there is no target", "add [ods] with a dsn, or [[feed]] with a path")
-        if any(feed.name == "ods" for feed in self.feed):
-            raise _Mistake("a feed cannot be called ods", "give it another name")
+        if self.ods is None and self.lake is None and not self.feed:
+            raise _Mistake("there is no target", "add [ods] with a dsn, [lake] with a uri, or [[feed]] with a path")
+        for taken in {"ods", "lake"} & {feed.name for feed in self.feed}:
+            raise _Mistake(f"a feed cannot be called {taken}", "give it another name")
         return self
 
     def one(self, name: str) -> SourceSettings:
@@ -237,8 +259,10 @@ def load(path: Path) -> Settings:
     except ValidationError as error:
         raise _explained(path, error) from None
     base = path.resolve().parent
+    lake = settings.lake
     return settings.model_copy(
         update={
+            "lake": lake and lake.model_copy(update={"uri": str(base / lake.uri)}),
             "hub": settings.hub.model_copy(update={"state": base / settings.hub.state}),
             "feed": tuple(feed.model_copy(update={"path": str(base / feed.path)}) for feed in settings.feed),
         }
@@ -289,6 +313,7 @@ SECTIONS: dict[str, type[Section]] = {
     "log": LogSettings,
     "source": SourceSettings,
     "ods": OdsSettings,
+    "lake": LakeSettings,
     "feed": FeedSettings,
     "metrics": MetricsSettings,
 }

@@ -56,7 +56,7 @@ def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
         ('"service=ods"', '""', "ods.dsn is empty; write for instance dsn = "),
         ("[ods]", '[log]\nmax_bytes = "1 GB"\n[ods]', "log.max_bytes is not a whole number; write for instance max_by"),
         ("[ods]", "[log]\nmax_bytes = 5\n[ods]", "log.max_bytes is too small; write for instance max_bytes = 107374"),
-        ("[ods]", "[nothing]\n[ods]", "nothing is not a setting; remove it; there are: hub, log, source, ods, feed"),
+        ("[ods]", "[nothing]\n[ods]", "nothing is not a setting; remove it; there are: hub, log, source, ods, lake, feed"),
         ('"orders"', '"Orders"', "source[0].name: a name is made of a-z"),
         ('"orders"', '"public"', "source[0].name: public is reserved"),
         ("SECRET", "NOT_SET", "source[0].dsn: the environment variable NOT_SET is not set"),
@@ -74,7 +74,7 @@ def test_each_mistake_is_named_in_one_line(
 
 def test_a_hub_without_a_target_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "catchment.toml", GOOD.partition("[ods]")[0].replace("${SECRET}", "x")) == (
-        "there is no target; add [ods] with a dsn, or [[feed]] with a path"
+        "there is no target; add [ods] with a dsn, [lake] with a uri, or [[feed]] with a path"
     )
 
 

@@ -79,7 +79,11 @@ Source = Annotated[str, typer.Argument(metavar="NAME", help="The source.", autoc
 
 def target_names(settings: Settings) -> list[str]:
     """All targets, in the order of ``status``."""
-    return [*(["ods"] if settings.ods else []), *(feed.name for feed in settings.feed)]
+    return [
+        *(["ods"] if settings.ods else []),
+        *(["lake"] if settings.lake else []),
+        *(feed.name for feed in settings.feed),
+    ]
 
 
 def each_second(act: Callable[[], None], until: float) -> None:

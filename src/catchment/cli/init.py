@@ -32,6 +32,10 @@ dsn = "host=orders-db.example dbname=orders user=catchment"    # fill in; with a
 [ods]
 dsn = "host=warehouse.example dbname=ods user=catchment"       # fill in; its user needs CREATE on that database
 
+# Delta tables of what every source has, and of every change: for Spark, DuckDB, Polars and whatever reads Delta.
+# [lake]
+# uri = "file:///data/lake"        # on a local disk
+
 # Every change as a JSON line, one file for each source.
 # [[feed]]
 # path = "feed/{source}.jsonl"

@@ -28,6 +28,7 @@ class Deliverer:
 
     ``position``: the offset that the target has taken in, in log ``identity``; null until a place to begin is found.
     ``whole_at``: the last position at which the target was looked at and lacked nothing that a refill would bring.
+    ``patient``: whether it waits until a target of some pace wants to be served.
     """
 
     def __init__(self, source: str, target: Target, log: Log, hub: Hub, stopping: Stopping) -> None:
@@ -37,6 +38,7 @@ class Deliverer:
         self.position: int | None = None
         self.identity: UUID | None = None
         self.whole_at: int | None = None
+        self.patient = True
         self._log = log
         self._hub = hub
         self._stopping = stopping
@@ -72,11 +74,27 @@ class Deliverer:
             span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
             if span.log != identity:
                 return
-            if span.last > position and is_due(span, self.target.pace):
+            if span.last > position:
+                if self.patient and not self._is_due(span):
+                    self._stopping.sleep(_ASKED_SECONDS)
+                    continue
                 passed = self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
                 position = self.position = span.last
                 if passed.reshaped:
                     lacks.look_again()
+        if self.target.pace.delay > 0:
+            self._flush(refills, identity, position)
+
+    def _flush(self, refills: Refills, identity: UUID, position: int) -> None:
+        """Before the end: what waited for its time."""
+        span = self._log.wait(self.source, position, 0, self.target.pace.bytes)
+        if span.log == identity and span.last > position:
+            self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
+            self.position = span.last
+
+    def _is_due(self, span: Span) -> bool:
+        """A span that was cut because of its bytes is not followed by nothing."""
+        return is_due(span, self.target.pace) or self._log.wait(self.source, span.last, 0).last > span.last
 
     def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> Passed:
         passed = Passed()

@@ -166,6 +166,8 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=self._stopping.now).start())
         threading.Thread(target=self._watch_supervisor, daemon=True).start()
         dropped = {status.source for status in self._hub.statuses() if status.state == DROPPED}
+        for deliverer in (each for hosted in self._hosted for each in hosted.deliverers):
+            deliverer.patient = not until_caught_up
         for hosted in self._hosted:
             if hosted.source.name in dropped:  # before this worker was started again
                 hosted.status.dropped()
