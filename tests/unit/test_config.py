@@ -56,7 +56,7 @@ def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
         ('"service=ods"', '""', "ods.dsn is empty; write for instance dsn = "),
         ("[ods]", '[log]\nmax_bytes = "1 GB"\n[ods]', "log.max_bytes is not a whole number; write for instance max_by"),
         ("[ods]", "[log]\nmax_bytes = 5\n[ods]", "log.max_bytes is too small; write for instance max_bytes = 107374"),
-        ("[ods]", "[nothing]\n[ods]", "nothing is not a setting; remove it; there are: hub, log, source, ods, lake, feed"),
+        ("[ods]", "[nothing]\n[ods]", "nothing is not a setting; remove it; there are: hub, log, source, ods, lake"),
         ('"orders"', '"Orders"', "source[0].name: a name is made of a-z"),
         ('"orders"', '"public"', "source[0].name: public is reserved"),
         ("SECRET", "NOT_SET", "source[0].dsn: the environment variable NOT_SET is not set"),

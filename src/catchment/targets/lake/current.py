@@ -95,11 +95,9 @@ class CurrentTable:
         dropped = {*json.loads(self.snapshot.configuration.get(_DROPPED, "[]"))}
         dropped |= {old[number].name for number in old.keys() - new.keys()}
         added = {new[number].name for number in new.keys() - old.keys()}
-        same_key = [old.get(number) for number in _key_numbers(shape)] == [
-            new[number] for number in _key_numbers(shape)
-        ]
+        same_key = _key_numbers(shape) == _key_numbers(self.shape)
         stay = all(old[number] == new[number] for number in old.keys() & new.keys())
-        if not (stay and same_key and len(shape.key) == len(self.shape.key)) or added & dropped:
+        if not (stay and same_key) or added & dropped:
             return False
         if old != new:
             exact = has_field(self.snapshot.schema, EXACT)
