@@ -156,4 +156,8 @@ def test_a_hub_ends_with_everything_in_the_lake_although_it_waits_for_more_betwe
         connection.execute("INSERT INTO t VALUES (1)")
         eventually(lambda: '"op": "c"' in hub.command("log", "show", "orders").stdout, "the log has it")
         assert hub.stop() == 0
+    shown = [json.loads(line) for line in hub.command("lake", "show", "orders").stdout.splitlines()]
+    assert [(each["kind"], each["table"]) for each in shown] == [("current", "public.t"), ("history", "public.t")]
+    assert polars.read_delta(shown[1]["uri"], version=shown[1]["version"])["_op"].to_list() == ["c"]
+    hub.command("lake", "show", "orders", "--lsn", "0/1", expect=1)
     assert polars.read_delta(str(hub.directory / "lake" / "orders" / "public.t"))["id"].to_list() == [1]

@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import duckdb
 import pytest
 from deltalake import DeltaTable
 from lake_source import LakeSource, history, record, rows, tables
-from ods_batches import reshaped, table
+from ods_batches import NOON, reshaped, table
 
+import catchment.lake
 from catchment.model.batch import Message, RefillFinished, RefillStarted, SchemaChanged, Truncated
 from catchment.model.errors import TargetRefused
+from catchment.model.lsn import Lsn
 from catchment.targets.lake import LakeTarget
 from catchment.targets.lake import transaction as lake_transaction
 
@@ -144,6 +147,16 @@ def test_added_and_dropped_columns_reach_the_table_by_metadata_alone_and_the_his
     ]
 
 
+def test_rows_without_a_key_are_found_by_the_columns_that_there_are(source: LakeSource) -> None:
+    source.load(FACTS, ("1",), ("2",), ("2",))
+    wider = reshaped(FACTS, *FACTS.columns, "v int4")
+    source.apply(source.batch(SchemaChanged(wider), source.rows(wider, [("d", "2", None), ("c", "3", "4")])))
+    assert tables(source.root)["public.facts"] == ["(1, None)", "(2, None)", "(3, 4)"]
+    narrower = reshaped(wider, wider.columns[0])
+    source.apply(source.batch(SchemaChanged(narrower), source.rows(narrower, [("d", "3"), ("d", "1")])))
+    assert tables(source.root)["public.facts"] == ["(2,)"]
+
+
 @pytest.mark.parametrize(
     "change",
     ["rename", "widen", "drop and add", "another key", "another name"],
@@ -236,6 +249,30 @@ def test_a_transaction_larger_than_memory_is_written_in_parts_and_counts_at_its_
     assert found["tables"][0]["version"] == before["tables"][0]["version"] + 4
     assert tables(source.root)["public.accounts"][0] == "(1, '5')"
     assert len(tables(source.root)["public.accounts"]) == 5
+
+
+def test_promise_3_the_tables_of_any_frontier_agree_with_each_other(source: LakeSource) -> None:
+    source.load(ACCOUNTS, ("1", "0"))
+    source.load(FACTS, ("0",))
+    for number in range(1, 6):
+        rows = source.rows(ACCOUNTS, [("u", "1", str(number))]), source.rows(FACTS, [("c", str(number))])
+        source.apply(source.batch(*rows))
+    lake = catchment.lake.open(f"file://{source.root}/lake")
+    assert lake.sources == ["orders"]
+    for back in range(6):
+        view = lake.at("orders", lsn=Lsn(source.offset * 100 - back * 100 + 50))
+        assert view.frontier.offset == source.offset - back
+        assert view["public.accounts"].to_arrow().column("name").to_pylist() == [str(5 - back)]
+        facts = view["public.facts"].to_polars().collect()["n"].to_list()
+        assert max(facts) == 5 - back
+        assert view.histories["public.facts"].to_arrow().num_rows == len(facts) == 6 - back
+    connection = duckdb.connect()
+    relation = lake.at("orders", time=NOON)["public.facts"].to_duckdb(connection)
+    assert relation.sum("n").fetchall() == [(15,)]
+    with pytest.raises(TargetRefused, match="nothing of it at that place"):
+        lake.at("orders", lsn="0/1")
+    with pytest.raises(TargetRefused, match="nothing of it at that place"):
+        lake.at("stock")
 
 
 def test_two_writers_for_one_source_do_not_both_go_on(source: LakeSource) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli import backfill, check, demo, init, log, run, source, status, verify, version
+from catchment.cli import backfill, check, demo, init, lake, log, run, source, status, verify, version
 from catchment.cli.entry import BEGIN, DEFAULT_CONFIG, HELP, LOOK, RUN, Commands
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command(rich_help_panel=RUN)(status.status)
 app.command(rich_help_panel=RUN)(backfill.backfill)
 app.command(rich_help_panel=LOOK)(verify.verify)
 app.add_typer(log.app, name="log", rich_help_panel=LOOK)
+app.add_typer(lake.app, name="lake", rich_help_panel=LOOK)
 
 if __name__ == "__main__":
     app()

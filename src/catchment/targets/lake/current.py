@@ -106,8 +106,11 @@ class CurrentTable:
             index = self._ready_index()
             configuration = {**self.snapshot.configuration, **told}
             self._commit(Change(schema=schema, configuration=configuration, positions=positions))
-            index.save(self.snapshot.version, self._alive(index))
             self.shape = shape
+            if index.table == self._identity:
+                index.save(self.snapshot.version, self._alive(index))
+            else:
+                self._index = None
         return True
 
     def take_over(self, shadow: CurrentTable, positions: Positions) -> None:
@@ -126,7 +129,7 @@ class CurrentTable:
             Change(list(self.snapshot.files.values()), files, shadow.snapshot.schema, configuration, positions)
         )
         self.shape = shadow.shape
-        index = shadow._ready_index().renamed(self.snapshot.id, prefix)
+        index = shadow._ready_index().renamed(self._identity, prefix)
         index.save(self.snapshot.version, self._alive(index))
         self._cache.rename(shadow._directory, self._directory)
         self._index = None
@@ -280,19 +283,28 @@ class CurrentTable:
     def _ready_index(self) -> KeyIndex:
         """The index of this very version: where it is of another one, rows that it does not know are looked up."""
         if self._index is None:
-            index = KeyIndex.open(self._cache, self._directory, self.snapshot.id)
+            index = KeyIndex.open(self._cache, self._directory, self._identity)
             if index.version > self.snapshot.version:
                 self._cache.remove(self._directory)
-                index = KeyIndex.open(self._cache, self._directory, self.snapshot.id)
+                index = KeyIndex.open(self._cache, self._directory, self._identity)
             if index.version != self.snapshot.version:
                 self._catch_up(index)
             self._index = index
         return self._index
 
-    def _catch_up(self, index: KeyIndex) -> None:
+    @property
+    def _found_by(self) -> list[LakeColumn]:
+        """The columns that rows are found by: those of the key, or all."""
         columns = current_columns(self.shape)
-        if self.shape.key:
-            columns = [columns[position] for position in self.shape.key_positions]
+        return [columns[position] for position in self.shape.key_positions] if self.shape.key else columns
+
+    @property
+    def _identity(self) -> str:
+        """Of the index: another one is needed when rows are found by other columns."""
+        return json.dumps([self.snapshot.id, *(column.name for column in self._found_by)])
+
+    def _catch_up(self, index: KeyIndex) -> None:
+        columns = self._found_by
         names = [*(column.name for column in columns), EXACT]
         for file in self.snapshot.files.values():
             if index.number(file.path) is None:
