@@ -17,6 +17,7 @@ from catchment.postgres.preflight import (
     together,
     transactions,
 )
+from catchment.targets.lake import preflight as lake
 from catchment.targets.ods import preflight as ods
 
 SOURCES = (report, server, faults, slot, transactions, publication, tables, identity, together)
@@ -64,7 +65,9 @@ def render() -> str:
         f"| {fault.what} | {', '.join(f'{major}.{minor}' for major, minor in sorted(fault.fixed.items()))} |\n"
         for fault in faults.KNOWN
     )
-    return f"{HEAD}\n## Sources\n{TABLE}{rows(of_sources)}\n## ODS\n{TABLE}{rows(checks(ods))}{FAULTS}{''.join(known)}"
+    sections = {"Sources": of_sources, "ODS": checks(ods), "Lake": checks(lake)}
+    told = "".join(f"\n## {name}\n{TABLE}{rows(found)}" for name, found in sections.items())
+    return f"{HEAD}{told}{FAULTS}{''.join(known)}"
 
 
 if __name__ == "__main__":

@@ -295,3 +295,20 @@ def test_a_refills_end_and_the_rows_behind_it_can_stand_in_one_batch(source: Lak
         source.batch(RefillStarted("r2", (ACCOUNTS,), ("lake",)), source.rows(ACCOUNTS, [("r", "7", "z")], "r2")),
     )
     assert tables(source.root)["public.accounts"] == ["(1, 'anne')"]
+
+
+def test_many_small_commits_leave_few_files_and_the_same_rows(source: LakeSource) -> None:
+    source.load(ACCOUNTS, ("0", "x"))
+    for number in range(1, 60):
+        changes = [("c", str(number), "x"), ("u", str(number // 2), f"{number}")]
+        source.change(ACCOUNTS, *changes)
+        if number % 7 == 0:
+            source.again()
+    source.change(ACCOUNTS, *[("d", str(number)) for number in range(10)])
+    path = source.root / "lake" / "orders" / "public.accounts"
+    expected = [f"({number}, '{number * 2 + 1 if number < 30 else 'x'}')" for number in range(10, 60)]
+    assert tables(source.root)["public.accounts"] == expected
+    assert [each["_seq"] for each in history(source.root)] == sorted({each["_seq"] for each in history(source.root)})
+    assert len(history(source.root)) == 1 + 59 * 2 + 10
+    assert len(DeltaTable(str(path)).get_add_actions().column(0)) < 20
+    assert len(DeltaTable(f"{path}.history").get_add_actions().column(0)) < 20

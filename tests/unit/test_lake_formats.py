@@ -19,6 +19,7 @@ from catchment.targets.lake import deleted, delta
 from catchment.targets.lake.columns import LakeColumn, current_columns, history_columns
 from catchment.targets.lake.current import CurrentTable
 from catchment.targets.lake.keys import hashes
+from catchment.targets.lake.preflight import check_lake
 from catchment.targets.lake.store import Store
 
 KEYS = {
@@ -116,3 +117,12 @@ def test_a_checkpoint_that_delta_rs_writes_stands_for_the_versions_before_it(tmp
     for version in range(3):
         store.remove(f"t/_delta_log/{version:020}.json")
     assert delta.read_snapshot(store, "t") == target.snapshot
+
+
+def test_check_says_whether_the_lake_can_be_written(tmp_path: Path) -> None:
+    (found,) = check_lake(tmp_path / "lake")
+    assert (found.level, found.check) == ("good", "lake_ready")
+    (tmp_path / "file").write_text("")
+    (found,) = check_lake(tmp_path / "file")
+    assert (found.level, found.check, found.remedy) == ("error", "lake_place", "give [lake] another uri")
+    assert [place.name for place in (tmp_path / "lake" / "_frontier").iterdir()] == []

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +29,7 @@ def check(
     config: Config = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON array.")] = False,
 ) -> None:
-    """See whether sources and the ODS are ready.
+    """See whether sources, the ODS and the lake are ready.
 
     For each obstacle it prints the statement or the setting that removes it. Errors end it with status 1; warnings and
     notices say what is good to know.
@@ -81,6 +82,10 @@ def _findings(settings: Settings, sources: Sequence[SourceSettings]) -> Iterator
         datasets = {source.name: source.name for source in settings.source}
         ods = check_ods(settings.ods.dsn, datasets, reports)
         yield from ods.findings
+    if settings.lake is not None:
+        from catchment.targets.lake.preflight import check_lake
+
+        yield from check_lake(Path(settings.lake.uri))
 
 
 def _hub(log: Log, source: str, running: bool) -> Hub:

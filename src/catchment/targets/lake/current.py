@@ -23,6 +23,7 @@ from catchment.model.table import Table
 from catchment.targets.lake import datafile, deleted, delta
 from catchment.targets.lake.columns import EXACT, LakeColumn, current_columns, delta_schema, has_field, known_columns
 from catchment.targets.lake.delta import Change, DataFile, Snapshot
+from catchment.targets.lake.folding import due
 from catchment.targets.lake.index import Alive, KeyIndex
 from catchment.targets.lake.keys import Hashes, hashes
 from catchment.targets.lake.store import Store
@@ -133,6 +134,27 @@ class CurrentTable:
         index.save(self.snapshot.version, self._alive(index))
         self._cache.rename(shadow._directory, self._directory)
         self._index = None
+
+    def fold(self) -> None:
+        """Write some files anew as one, without what is deleted, if that is due. No row changes."""
+        if not (chosen := due(self.snapshot.files.values())):
+            return
+        index = self._ready_index()
+        columns = known_columns(self.snapshot.schema)
+        names = [*(column.name for column in columns), EXACT]
+        parts = []
+        for file in chosen:
+            rows = datafile.read(self._store, f"{self.snapshot.path}/{file.path}", names)
+            rows = rows.filter(pa.array(deleted.kept(self._vector(file), file.rows)))
+            parts.append(datafile.table_of(columns, [datafile.typed_in(rows, column) for column in columns]))
+        whole = pa.concat_tables(parts, promote_options="default")
+        found = hashes([datafile.typed_in(whole, column) for column in self._found_by], index.seed)
+        name, content = datafile.new_name(), datafile.content(whole)
+        self._store.write({f"{self.snapshot.path}/{name}": content})
+        added = [DataFile(name, content.size, whole.num_rows)] if whole.num_rows else []
+        self._commit(Change(chosen, added, rearranged=True))
+        index.add(name, found, np.arange(whole.num_rows))
+        index.save(self.snapshot.version, self._alive(index))
 
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
         net = coalesce(shape, changes)

@@ -18,6 +18,7 @@ from catchment.targets.lake.store import Store
 
 _MOST_ROWS = 1 << 16
 _MOST_BYTES = 16 << 20
+_SAMPLE = 1_000
 
 
 def new_name(directory: str = "") -> str:
@@ -40,14 +41,33 @@ def content(rows: pa.Table) -> pa.Buffer:
     """As Parquet, in groups small enough that reading a single row stays cheap."""
     per_row = max(1, rows.nbytes // max(1, rows.num_rows))
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", compression_level=1, row_group_size=_rows_in_group(per_row))
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        row_group_size=_rows_in_group(per_row),
+        use_dictionary=_repetitive(rows),  # type: ignore[arg-type]  # the stub does not know of lists of names
+    )
     return sink.getvalue()
 
 
-def read(store: Store, path: str, names: Sequence[str]) -> pa.Table:
-    """These columns of all rows; of those the file has."""
+def _repetitive(rows: pa.Table) -> list[str]:
+    """Columns of few values: to look for repetitions in others takes longer than all the rest of writing them."""
+    sample = rows.slice(0, _SAMPLE)
+    return [
+        field.name
+        for field in rows.schema
+        if not pa.types.is_nested(field.type) and len(sample.column(field.name).unique()) < sample.num_rows // 8
+    ]
+
+
+def read(store: Store, path: str, names: Sequence[str] | None = None) -> pa.Table:
+    """These columns, or all, of all rows; of those the file has."""
     with store.open(path) as file:
         parquet = pq.ParquetFile(file)
+        if names is None:
+            return parquet.read()
         known = set(parquet.schema_arrow.names)
         return parquet.read([name for name in names if name in known])
 

@@ -27,6 +27,7 @@ from catchment.targets.lake.columns import (
     known_columns,
 )
 from catchment.targets.lake.delta import Change, DataFile, Snapshot
+from catchment.targets.lake.folding import due
 from catchment.targets.lake.store import Store
 
 _SOURCE = "catchment.source"
@@ -83,6 +84,18 @@ class HistoryTable:
         self.snapshot = delta.commit(
             self._store, self.snapshot, Change(added=files, schema=changed, positions=positions)
         )
+
+    def fold(self) -> None:
+        """Write some files of one day anew as one, if that is due. No row changes."""
+        days = {file.partition[DAY] for file in self.snapshot.files.values()}
+        for day in days:
+            chosen = due(file for file in self.snapshot.files.values() if file.partition[DAY] == day)
+            if chosen:
+                parts = [datafile.read(self._store, f"{self.snapshot.path}/{file.path}") for file in chosen]
+                rows = pa.concat_tables(parts, promote_options="default").sort_by("_seq")
+                files = self._write(rows, pa.repeat(day, rows.num_rows))
+                self.snapshot = delta.commit(self._store, self.snapshot, Change(chosen, files, rearranged=True))
+                return
 
     def _write(self, rows: pa.Table, days: Any) -> list[DataFile]:
         files, contents = [], {}

@@ -23,6 +23,8 @@ from catchment.targets.lake.store import Store
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _GROWTH = 4
+_LARGE = 1 << 21
+_MOST_RUNS = 12
 _ROWS_AT_ONCE = 1 << 20
 
 Alive = Callable[[Rows, Rows], Truths]
@@ -118,7 +120,7 @@ class KeyIndex:
         """From here on this is the index of that version. Runs are merged where that is due, without what is gone."""
         old = {run.name for run in self._runs}
         merging, total = 1, self._runs[-1].entries if self._runs else 0
-        while merging < len(self._runs) and self._runs[-merging - 1].entries < _GROWTH * total:
+        while merging < len(self._runs) and self._is_worth_merging(self._runs[-merging - 1].entries, total):
             merging += 1
             total += self._runs[-merging].entries
         if merging > 1:
@@ -135,6 +137,11 @@ class KeyIndex:
         self._cache.replace(f"{self._directory}/{_MANIFEST}", json.dumps(told).encode())
         kept = {run.name for run in self._runs}
         self._cache.remove(*(f"{self._directory}/{name}" for name in old - kept))
+
+    def _is_worth_merging(self, earlier: int, total: int) -> bool:
+        """Large runs are left alone for longer: to look into one more costs less than the pause."""
+        many = len(self._runs) > _MOST_RUNS
+        return many or (earlier < _GROWTH * total and earlier + total <= _LARGE)
 
     def _know(self, files: Sequence[str]) -> None:
         for file in files:

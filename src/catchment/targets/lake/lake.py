@@ -27,6 +27,7 @@ class SourceLake:
         self._records = Records(store, source)
         self._current: dict[str, CurrentTable] = {}
         self._histories: dict[str, HistoryTable] = {}
+        self._touched: set[str] = set()
 
     def refresh(self) -> Frontier | None:
         """Look for the last record; what it names is opened anew when somebody else has written it."""
@@ -45,6 +46,7 @@ class SourceLake:
 
     def current(self, path: str) -> CurrentTable:
         """A current-state table that a record names. Raises TargetRefused when it is gone."""
+        self._touched.add(path)
         if path not in self._current:
             table = CurrentTable.open(self.store, self._cache, path, self.source)
             if table is None:
@@ -68,6 +70,7 @@ class SourceLake:
 
     def history(self, path: str, shape: Table) -> HistoryTable:
         """A history, made if it is not there."""
+        self._touched.add(path)
         if path not in self._histories:
             self._histories[path] = HistoryTable.opened(self.store, path, self.source, shape)
         return self._histories[path]
@@ -91,6 +94,11 @@ class SourceLake:
                     source=self.source,
                     remedy="it is tried again with more of the log",
                 )
+        for path in self._touched:
+            for opened in (self._current.get(path), self._histories.get(path)):
+                if opened is not None:
+                    opened.fold()
+        self._touched.clear()
         named = {entry.oid: self._at_last(entry) for entry in entries}
         self.record = self._records.write(following(self.record, frontier, seq, named))
 
