@@ -17,7 +17,7 @@ import catchment.lake
 from catchment.model.batch import Message, RefillFinished, RefillStarted, SchemaChanged, Truncated
 from catchment.model.errors import TargetRefused
 from catchment.model.lsn import Lsn
-from catchment.targets.lake import LakeTarget
+from catchment.targets.lake import LakeTarget, checkpoint
 from catchment.targets.lake import transaction as lake_transaction
 
 ACCOUNTS = table("accounts", "id int4", "name text")
@@ -297,7 +297,10 @@ def test_a_refills_end_and_the_rows_behind_it_can_stand_in_one_batch(source: Lak
     assert tables(source.root)["public.accounts"] == ["(1, 'anne')"]
 
 
-def test_many_small_commits_leave_few_files_and_the_same_rows(source: LakeSource) -> None:
+def test_many_small_commits_leave_few_files_checkpoints_and_the_same_rows(
+    source: LakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_EVERY", 10)
     source.load(ACCOUNTS, ("0", "x"))
     for number in range(1, 60):
         changes = [("c", str(number), "x"), ("u", str(number // 2), f"{number}")]
@@ -312,3 +315,11 @@ def test_many_small_commits_leave_few_files_and_the_same_rows(source: LakeSource
     assert len(history(source.root)) == 1 + 59 * 2 + 10
     assert len(DeltaTable(str(path)).get_add_actions().column(0)) < 20
     assert len(DeltaTable(f"{path}.history").get_add_actions().column(0)) < 20
+    for each in (path, Path(f"{path}.history")):
+        assert (each / "_delta_log" / "_last_checkpoint").exists()
+        for version in range(40):
+            (each / "_delta_log" / f"{version:020}.json").unlink()
+    source.again()
+    source.change(ACCOUNTS, ("u", "10", "y"))
+    assert tables(source.root)["public.accounts"] == ["(10, 'y')", *expected[1:]]
+    assert len(history(source.root)) == 1 + 59 * 2 + 11

@@ -151,22 +151,33 @@ def read_snapshot(store: Store, path: str, version: int | None = None) -> Snapsh
 
     Raises TargetRefused when that version is not kept any more, or does not read back.
     """
+    names = needed(store, path, version)
+    if not names:
+        return None
+    replay = _Replay()
+    for name in names:
+        if _CHECKPOINT.fullmatch(name):
+            replay.checkpoint(store, f"{path}/{LOG}/{name}")
+        else:
+            content = store.read(f"{path}/{LOG}/{name}")
+            if content is None:
+                remedy = "put its file back, or refill the table"
+                raise TargetRefused(f"version {int(name[:20])} of {path} is gone", remedy=remedy)
+            replay.commit(content)
+    return replay.snapshot(path, int(names[-1][:20]))
+
+
+def needed(store: Store, path: str, version: int | None = None) -> list[str]:
+    """The files of the log that say what is in a version, the newest if none is given; none when there is no table."""
     names = store.names(f"{path}/{LOG}")
-    commits = {int(found[1]): name for name in names if (found := _COMMIT.fullmatch(name))}
+    commits = {int(found[1]) for name in names if (found := _COMMIT.fullmatch(name))}
     checkpoints = {int(found[1]): name for name in names if (found := _CHECKPOINT.fullmatch(name))}
     if not commits and not checkpoints:
-        return None
+        return []
     newest = max([*commits, *checkpoints]) if version is None else version
     begin = max((each for each in checkpoints if each <= newest), default=-1)
-    replay = _Replay()
-    if begin >= 0:
-        replay.checkpoint(store, f"{path}/{LOG}/{checkpoints[begin]}")
-    for each in range(begin + 1, newest + 1):
-        content = store.read(f"{path}/{LOG}/{commits[each]}") if each in commits else None
-        if content is None:
-            raise TargetRefused(f"version {each} of {path} is gone", remedy="put its file back, or refill the table")
-        replay.commit(content)
-    return replay.snapshot(path, newest)
+    later = [f"{each:020}.json" for each in range(begin + 1, newest + 1)]
+    return [checkpoints[begin], *later] if begin >= 0 else later
 
 
 class _Replay:
@@ -178,9 +189,11 @@ class _Replay:
         self._positions: dict[str, int] = {}
 
     def checkpoint(self, store: Store, path: str) -> None:
+        """What it says was removed are tombstones: the same file may be there with another deletion vector."""
         with store.open(path) as file:
             for batch in pq.ParquetFile(file).iter_batches():
-                self._take(_without_nulls(action) for action in batch.to_pylist())
+                actions = map(_without_nulls, batch.to_pylist())
+                self._take(action for action in actions if "remove" not in action)
 
     def commit(self, content: bytes) -> None:
         actions = [json.loads(line) for line in content.splitlines()]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
+from catchment.targets.lake.checkpoint import is_due, write_checkpoint
 from catchment.targets.lake.current import CurrentTable
 from catchment.targets.lake.delta import LOG
 from catchment.targets.lake.history import HistoryTable
@@ -28,6 +29,7 @@ class SourceLake:
         self._current: dict[str, CurrentTable] = {}
         self._histories: dict[str, HistoryTable] = {}
         self._touched: set[str] = set()
+        self._checkpoints: dict[str, int] = {}  # the version by which each was looked at
 
     def refresh(self) -> Frontier | None:
         """Look for the last record; what it names is opened anew when somebody else has written it."""
@@ -94,11 +96,7 @@ class SourceLake:
                     source=self.source,
                     remedy="it is tried again with more of the log",
                 )
-        for path in self._touched:
-            for opened in (self._current.get(path), self._histories.get(path)):
-                if opened is not None:
-                    opened.fold()
-        self._touched.clear()
+        self._look_after_tables()
         named = {entry.oid: self._at_last(entry) for entry in entries}
         self.record = self._records.write(following(self.record, frontier, seq, named))
 
@@ -116,6 +114,18 @@ class SourceLake:
         return TargetRefused(
             f"{self.store.location(path)} is gone", source=self.source, remedy="put it back, or refill the table"
         )
+
+    def _look_after_tables(self) -> None:
+        """Of those that were written to: few files, and a short way to what is in them."""
+        for path in sorted(self._touched):
+            for table in (self._current.get(path), self._histories.get(path)):
+                if table is not None:
+                    table.fold()
+                    snapshot = table.snapshot
+                    if is_due(self._checkpoints.get(path, snapshot.version), snapshot.version):
+                        write_checkpoint(self.store, snapshot)
+                    self._checkpoints[path] = snapshot.version
+        self._touched.clear()
 
     def _at_last(self, entry: Entry) -> Entry:
         """The entry with the versions that its tables have by now."""
