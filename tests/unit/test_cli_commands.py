@@ -63,7 +63,7 @@ def state(config: Path) -> Path:
 _LOADED = "import catchment.assembly, catchment.changes.jsonlines, catchment.pipeline.worker, catchment.cli.progress"
 COMMANDS = (
     *("init", "check", "run", "status", "verify", "backfill", "demo"),
-    *("source sql", "source drop", "log show", "log trim"),
+    *("source sql", "source drop", "log show", "lake show", "log trim"),
 )
 
 
@@ -147,7 +147,7 @@ def test_the_list_of_commands_is_grouped_and_whole() -> None:
     assert [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "] == [
         *("demo", "init", "check", "source"),
         *("run", "status", "backfill"),
-        *("verify", "log"),
+        *("verify", "log", "lake"),
     ]
     assert listed.index("To run:") < listed.index("  run ") < listed.index("To look closer:")
     assert "..." not in listed

@@ -98,7 +98,9 @@ class CurrentTable:
         added = {new[number].name for number in new.keys() - old.keys()}
         same_key = _key_numbers(shape) == _key_numbers(self.shape)
         stay = all(old[number] == new[number] for number in old.keys() & new.keys())
-        if not (stay and same_key) or added & dropped:
+        # What older rows have in a new column is not in any file.
+        filled = any(column.missing is not None for column in shape.columns if column.number not in old)
+        if not (stay and same_key) or added & dropped or filled:
             return False
         if old != new:
             exact = has_field(self.snapshot.schema, EXACT)
