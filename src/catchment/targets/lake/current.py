@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow as pa
 from catchment.changes.bag import coalesce_bag
 from catchment.changes.cast import Typed, typed
 from catchment.changes.coalesce import coalesce
-from catchment.changes.columns import Rows, Truths, concatenate, take
+from catchment.changes.columns import Rows, take
 from catchment.changes.run import rows_leaving_out
 from catchment.model.batch import META, UNCHANGED
 from catchment.model.errors import TargetRefused
@@ -26,7 +25,9 @@ from catchment.targets.lake.delta import Change, DataFile, Snapshot
 from catchment.targets.lake.folding import due
 from catchment.targets.lake.index import Alive, KeyIndex
 from catchment.targets.lake.keys import Hashes, hashes
+from catchment.targets.lake.left_out import Left, told_before
 from catchment.targets.lake.store import Store
+from catchment.targets.lake.vectors import Vectors
 
 _SHAPE, _SOURCE, _FILLED, _DROPPED = "catchment.table", "catchment.source", "catchment.filled", "catchment.dropped"
 
@@ -51,7 +52,7 @@ class CurrentTable:
         self._cache = cache
         self._directory = hashlib.sha256(snapshot.path.encode()).hexdigest()[:32]
         self._index: KeyIndex | None = None
-        self._bits: dict[tuple[str, deleted.Stored], deleted.Bits] = {}
+        self._vectors = Vectors(store, snapshot.path)
 
     @classmethod
     def create(cls, store: Store, cache: Store, path: str, source: str, shape: Table) -> CurrentTable:
@@ -119,10 +120,13 @@ class CurrentTable:
     def take_over(self, shadow: CurrentTable, positions: Positions) -> None:
         """Have the shadow's rows, and no others, from one version to the next. The shadow is not to be used again."""
         if self.snapshot.configuration.get(_FILLED) == shadow.snapshot.path:
+            self._cache.remove(shadow._directory)
             return
         prefix = shadow.snapshot.path.removeprefix(f"{self.snapshot.path}/") + "/"
-        vectors = {prefix + file.path: shadow._vector(file) for file in shadow.snapshot.files.values() if file.deleted}
-        stored = self._store_vectors(vectors)
+        vectors = {
+            prefix + file.path: shadow._vectors.of(file) for file in shadow.snapshot.files.values() if file.deleted
+        }
+        stored = self._vectors.write(vectors)
         files = [
             replace(file, path=prefix + file.path, deleted=stored.get(prefix + file.path))
             for file in shadow.snapshot.files.values()
@@ -147,7 +151,7 @@ class CurrentTable:
         parts = []
         for file in chosen:
             rows = datafile.read(self._store, f"{self.snapshot.path}/{file.path}", names)
-            rows = rows.filter(pa.array(deleted.kept(self._vector(file), file.rows)))
+            rows = rows.filter(pa.array(deleted.kept(self._vectors.of(file), file.rows)))
             parts.append(datafile.table_of(columns, [datafile.typed_in(rows, column) for column in columns]))
         whole = pa.concat_tables(parts, promote_options="default")
         found = hashes([datafile.typed_in(whole, column) for column in self._found_by], index.seed)
@@ -182,7 +186,8 @@ class CurrentTable:
             stays = np.ones(len(own), dtype=np.bool_)
             stays[incomplete] = place[incomplete] >= 0
             left_out = rows_leaving_out(net.rows.column(UNCHANGED))
-            self._fill(columns, values, left_out, place, files, rows)
+            paths = [f"{self.snapshot.path}/{file}" for file in index.files]
+            values = told_before(self._store, paths, columns, values, Left(left_out, place, files, rows))
             values = [datafile.spread(value, np.flatnonzero(stays)) for value in values]
             own = own[stays]
         new = _New(datafile.table_of(columns, values), own)
@@ -220,29 +225,6 @@ class CurrentTable:
         alive = self._alive(index)(files, rows)
         return which[alive], files[alive], rows[alive]
 
-    def _fill(
-        self,
-        columns: Sequence[LakeColumn],
-        values: list[Typed],
-        left_out: Mapping[int, Rows],
-        place: Rows,
-        files: Rows,
-        rows: Rows,
-    ) -> None:
-        """Take values that no change told from the rows as they are; ``place`` is where those were found."""
-        names = [*(columns[position].name for position in left_out), EXACT]
-        asked = np.unique(np.concatenate(list(left_out.values())))
-        asked = asked[place[asked] >= 0]
-        for number in np.unique(files[place[asked]]).tolist():
-            here = asked[files[place[asked]] == number]
-            path = f"{self.snapshot.path}/{self._ready_index().files[number]}"
-            found = datafile.read_rows(self._store, path, names, rows[place[here]])
-            for position, of in left_out.items():
-                source = np.arange(len(place))
-                wanted = np.isin(here, of)
-                source[here[wanted]] = len(place) + np.flatnonzero(wanted)
-                values[position] = _chosen(values[position], datafile.typed_in(found, columns[position]), source)
-
     def _replace(self, files: Rows, rows: Rows, new: _New, positions: Positions) -> None:
         """Mark rows deleted and append others: the next version of the table."""
         index = self._ready_index()
@@ -250,11 +232,11 @@ class CurrentTable:
         removed = []
         for number, of in _by_file(files, rows):
             file = self.snapshot.files[index.files[number]]
-            bits = deleted.mark(self._vector(file), of)
+            bits = deleted.mark(self._vectors.of(file), of)
             removed.append(file)
             if deleted.count(bits) < file.rows:
                 vectors[file.path] = bits
-        stored = self._store_vectors(vectors)
+        stored = self._vectors.write(vectors)
         added = [replace(file, deleted=stored[file.path]) for file in removed if file.path in stored]
         schema = None
         if new.rows.num_rows:
@@ -272,37 +254,10 @@ class CurrentTable:
 
     def _commit(self, change: Change) -> None:
         self.snapshot = delta.commit(self._store, self.snapshot, change)
-        present = {(file.path, file.deleted) for file in self.snapshot.files.values()}
-        self._bits = {at: bits for at, bits in self._bits.items() if at in present}
-
-    def _store_vectors(self, vectors: Mapping[str, deleted.Bits]) -> dict[str, deleted.Stored]:
-        if not vectors:
-            return {}
-        path, content, stored = deleted.file_of(vectors, uuid4())
-        self._store.write({f"{self.snapshot.path}/{path}": content})
-        self._bits.update(((name, stored[name]), bits) for name, bits in vectors.items())
-        return stored
-
-    def _vector(self, file: DataFile) -> deleted.Bits:
-        if file.deleted is None:
-            return deleted.none(file.rows)
-        if (bits := self._bits.get((file.path, file.deleted))) is None:
-            content = self._store.read(f"{self.snapshot.path}/{file.deleted.path}") or b""
-            bits = self._bits[file.path, file.deleted] = deleted.read(content, file.deleted, file.rows)
-        return bits
+        self._vectors.keep(self.snapshot.files.values())
 
     def _alive(self, index: KeyIndex) -> Alive:
-        def alive(files: Rows, rows: Rows) -> Truths:
-            found = np.zeros(len(files), dtype=np.bool_)
-            order = np.argsort(files, kind="stable")
-            begins = np.flatnonzero(np.diff(files[order], prepend=-1))
-            for part in np.split(order, begins[1:]) if len(order) else []:
-                file = self.snapshot.files.get(index.files[files[part[0]]])
-                if file is not None:
-                    found[part] = ~deleted.marked(self._vector(file), rows[part]) if file.deleted else True
-            return found
-
-        return alive
+        return self._vectors.alive(index, self.snapshot)
 
     def _ready_index(self) -> KeyIndex:
         """The index of this very version: where it is of another one, rows that it does not know are looked up."""
@@ -334,7 +289,7 @@ class CurrentTable:
             if index.number(file.path) is None:
                 rows = datafile.read(self._store, f"{self.snapshot.path}/{file.path}", names)
                 found = hashes([datafile.typed_in(rows, column) for column in columns], index.seed)
-                kept = np.flatnonzero(deleted.kept(self._vector(file), file.rows))
+                kept = np.flatnonzero(deleted.kept(self._vectors.of(file), file.rows))
                 index.add(file.path, found[kept], kept)
         index.save(self.snapshot.version, self._alive(index))
 
@@ -363,15 +318,6 @@ def _typed_key(key: Sequence[tuple[int, LakeColumn]], shape: Table, texts: Seque
         typed(text, shape.columns[position], pa.types.is_string(lake.type))
         for (position, lake), text in zip(key, texts, strict=True)
     ]
-
-
-def _chosen(own: Typed, other: Typed, source: Rows) -> Typed:
-    """Values of one column, then of another, taken by their places behind each other."""
-    exact = None
-    if own.exact is not None or other.exact is not None:
-        texts = [pa.nulls(len(each.values), pa.string()) if each.exact is None else each.exact for each in (own, other)]
-        exact = take(concatenate(texts), source)
-    return Typed(take(concatenate([own.values, other.values]), source), exact)
 
 
 def _by_file(files: Rows, rows: Rows) -> list[tuple[int, Rows]]:

@@ -1,0 +1,61 @@
+"""The deletion vectors of one table, as far as they have been looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from uuid import uuid4
+
+import numpy as np
+
+from catchment.changes.columns import Rows, Truths
+from catchment.targets.lake import deleted
+from catchment.targets.lake.delta import DataFile, Snapshot
+from catchment.targets.lake.index import Alive, KeyIndex
+from catchment.targets.lake.store import Store
+
+
+class Vectors:
+    """``path`` is the table's. Raises TargetUnreachable, TargetRefused."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store = store
+        self._path = path
+        self._known: dict[tuple[str, deleted.Stored], deleted.Bits] = {}
+
+    def of(self, file: DataFile) -> deleted.Bits:
+        """Which rows of the file are deleted."""
+        if file.deleted is None:
+            return deleted.none(file.rows)
+        if (bits := self._known.get((file.path, file.deleted))) is None:
+            content = self._store.read(f"{self._path}/{file.deleted.path}") or b""
+            bits = self._known[file.path, file.deleted] = deleted.read(content, file.deleted, file.rows)
+        return bits
+
+    def write(self, vectors: Mapping[str, deleted.Bits]) -> dict[str, deleted.Stored]:
+        """Store new ones, by the paths of their files, in one file; they count when a version names them."""
+        if not vectors:
+            return {}
+        path, content, stored = deleted.file_of(vectors, uuid4())
+        self._store.write({f"{self._path}/{path}": content})
+        self._known.update(((name, stored[name]), bits) for name, bits in vectors.items())
+        return stored
+
+    def keep(self, files: Iterable[DataFile]) -> None:
+        """Let go of those that these files do not have."""
+        present = {(file.path, file.deleted) for file in files}
+        self._known = {at: bits for at, bits in self._known.items() if at in present}
+
+    def alive(self, index: KeyIndex, snapshot: Snapshot) -> Alive:
+        """Whether rows at places that the index names are in this version of the table."""
+
+        def alive(files: Rows, rows: Rows) -> Truths:
+            found = np.zeros(len(files), dtype=np.bool_)
+            order = np.argsort(files, kind="stable")
+            begins = np.flatnonzero(np.diff(files[order], prepend=-1))
+            for part in np.split(order, begins[1:]) if len(order) else []:
+                file = snapshot.files.get(index.files[files[part[0]]])
+                if file is not None:
+                    found[part] = ~deleted.marked(self.of(file), rows[part]) if file.deleted else True
+            return found
+
+        return alive
