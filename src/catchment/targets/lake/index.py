@@ -23,8 +23,8 @@ from catchment.targets.lake.store import Store
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _GROWTH = 4
-_LARGE = 1 << 21
-_MOST_RUNS = 12
+_LARGE = 1 << 20
+_MOST_RUNS = 16
 _ROWS_AT_ONCE = 1 << 20
 
 Alive = Callable[[Rows, Rows], Truths]
