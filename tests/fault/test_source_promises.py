@@ -44,6 +44,7 @@ def test_promise_2_an_idle_source_beside_a_busy_neighbour_retains_little_wal(
     hub = hub_factory({"orders": server.dsn()}, ods=ods_database)
     hub.start()
     eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
+    eventually(lambda: hub.status()["targets"][0]["frontier"] is not None, "its frontier to be told")
     frontier = hub.status()["targets"][0]["frontier"]
     execute(
         server.dsn("neighbour"), "CREATE TABLE busy AS SELECT n, repeat('x', 500) FROM generate_series(1, 300000) n"

@@ -213,6 +213,7 @@ class Worker:
     def _drop(self, hosted: Hosted, request: Request) -> None:
         try:
             outcome = hosted.drop(self._log, bool(request.arguments.get("purge")))
+            self._report()  # a worker that is started again begins with no source that was dropped
         except CatchmentError as error:
             outcome = f"refused: {error}"
         self._hub.finish(request.id, outcome)
