@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catchment.changes.order import in_order
 from catchment.model.batch import (
     SEQ,
     Batch,
@@ -206,12 +205,12 @@ class Transaction:
         rows = [(offset, rows.data) for offset, rows in held.rows if rows.refill in (None, entry.refill)]
         new = [data for offset, data in (*held.history_only, *rows) if offset > reached]
         if new:
-            history.append(held.table, _in_order(new), {self._name(): held.offset})
+            history.append(held.table, in_order(new), {self._name(): held.offset})
 
     def _apply(self, path: str, held: _Held, changes: Sequence[tuple[int, pa.RecordBatch]]) -> None:
         new = [data for offset, data in changes if self._is_new_to(path, offset)]
         if new:
-            self._lake.current(path).apply(held.table, _in_order(new), {self._name(): held.offset})
+            self._lake.current(path).apply(held.table, in_order(new), {self._name(): held.offset})
 
     def _is_new_to(self, path: str, offset: int) -> bool:
         return self._lake.current(path).snapshot.positions.get(self._name(), -1) < offset
@@ -219,13 +218,3 @@ class Transaction:
 
 def _without_shadow(entry: Entry) -> Entry:
     return replace(entry, refill=None, shadow=None, shadow_version=None, shadow_since=0)
-
-
-def _in_order(changes: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """The changes by ``_seq``: within a batch a refill's rows can stand beside the stream's."""
-    seq = np.concatenate([change.column(SEQ).to_numpy() for change in changes])
-    if np.all(seq[1:] >= seq[:-1]):
-        return changes
-    whole = pa.Table.from_batches(changes).combine_chunks()
-    order: Any = pa.array(np.argsort(seq, kind="stable"))
-    return whole.take(order).to_batches()

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import sql
 
+from catchment.changes.order import in_order
 from catchment.model.batch import (
-    SEQ,
     Batch,
     Event,
     Message,
@@ -251,21 +249,9 @@ class Transaction:
         self._changed[place.relation] = place
         staging = self._session.staging(place.relation, stored.stamp, place.table)
         with refusals(place, self._translation):
-            apply_changes(script.about(place), staging, place.table, _in_order(changes), self._source)
+            apply_changes(script.about(place), staging, place.table, in_order(changes), self._source)
 
 
 def _stopped(entry: Entry, error: TableMisshapen) -> Entry:
     """Readers keep what they see; it takes no changes until a refill brings it anew."""
     return replace(entry, current=False, stopped=str(error))
-
-
-def _in_order(changes: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """The changes by ``_seq``: within a batch a refill's rows can stand beside the stream's."""
-    if len(changes) < 2:
-        return changes
-    seq = np.concatenate([change.column(SEQ).to_numpy() for change in changes])
-    if np.all(seq[1:] >= seq[:-1]):
-        return changes
-    whole = pa.Table.from_batches(changes).combine_chunks()
-    order = pc.array_sort_indices(pa.array(np.argsort(seq, kind="stable")))
-    return whole.take(order).to_batches()
