@@ -24,13 +24,6 @@ ACCOUNTS = table("accounts", "id int4", "name text")
 
 
 @pytest.fixture
-def ods(ods_database: str) -> Iterator[Ods]:
-    ods = Ods(ods_database)
-    yield ods
-    ods.connection.close()
-
-
-@pytest.fixture
 def target(ods_database: str) -> Iterator[OdsTarget]:
     target = OdsTarget(ods_database, {f"s{n}": f"s{n}" for n in range(6)}, most_connections=3)
     yield target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import uuid4
@@ -17,27 +16,12 @@ from places import need_extension
 from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.targets.ods import changeover
-from catchment.targets.ods.target import OdsTarget
 
 pytestmark = pytest.mark.server_versions
 
 ACCOUNTS = table("accounts", "id int4", "name text")
 ORDERS = table("orders", "id int4", "total numeric", schema="sales")
 FACTS = table("facts", "n int4", key=())
-
-
-@pytest.fixture
-def ods(ods_database: str) -> Iterator[Ods]:
-    ods = Ods(ods_database)
-    yield ods
-    ods.connection.close()
-
-
-@pytest.fixture
-def source(ods_database: str) -> Iterator[Source]:
-    target = OdsTarget(ods_database, {"orders": "orders", "stock": "stock"})
-    yield Source(target)
-    target.close()
 
 
 def test_a_first_load_appears_whole_with_what_the_stream_brought_meanwhile(ods: Ods, source: Source) -> None:

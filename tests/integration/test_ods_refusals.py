@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from ods_batches import Ods, Source, table
 
@@ -24,20 +22,6 @@ CREATE TABLE public.known (id int4 PRIMARY KEY);
 ALTER TABLE orders.accounts ADD CONSTRAINT is_known FOREIGN KEY (id) REFERENCES known DEFERRABLE INITIALLY DEFERRED
     NOT VALID;
 """
-
-
-@pytest.fixture
-def ods(ods_database: str) -> Iterator[Ods]:
-    ods = Ods(ods_database)
-    yield ods
-    ods.connection.close()
-
-
-@pytest.fixture
-def source(ods_database: str) -> Iterator[Source]:
-    target = OdsTarget(ods_database, {"orders": "orders"})
-    yield Source(target)
-    target.close()
 
 
 @pytest.mark.parametrize(

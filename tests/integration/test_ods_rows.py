@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from ods_batches import Ods, Source, table
@@ -11,26 +9,11 @@ from places import need_extension
 
 from catchment.model.errors import TableRefused
 from catchment.postgres.connection import conninfo
-from catchment.targets.ods.target import OdsTarget
 
 pytestmark = pytest.mark.server_versions
 
 ACCOUNTS = table("accounts", "id int4", "name text", "note text")
 LONG = "long " * 2000
-
-
-@pytest.fixture
-def ods(ods_database: str) -> Iterator[Ods]:
-    ods = Ods(ods_database)
-    yield ods
-    ods.connection.close()
-
-
-@pytest.fixture
-def source(ods_database: str) -> Iterator[Source]:
-    target = OdsTarget(ods_database, {"orders": "orders"})
-    yield Source(target)
-    target.close()
 
 
 def test_rows_are_inserted_updated_and_deleted(ods: Ods, source: Source) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,26 +13,11 @@ from ods_batches import Ods, Source, reshaped, table
 from catchment.model.batch import RefillFinished, SchemaChanged
 from catchment.model.errors import TargetUnreachable
 from catchment.model.table import ReplicaIdentity, Table
-from catchment.targets.ods.target import OdsTarget
 
 pytestmark = pytest.mark.server_versions
 
 ACCOUNTS = table("accounts", "id int4", "name varchar%14")
 PLACES = table("places", "id int4", "name text")
-
-
-@pytest.fixture
-def ods(ods_database: str) -> Iterator[Ods]:
-    ods = Ods(ods_database)
-    yield ods
-    ods.connection.close()
-
-
-@pytest.fixture
-def source(ods_database: str) -> Iterator[Source]:
-    target = OdsTarget(ods_database, {"orders": "orders"})
-    yield Source(target)
-    target.close()
 
 
 def named(old: Table, name: str, schema: str = "public") -> Table:
