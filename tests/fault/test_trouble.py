@@ -33,10 +33,6 @@ def role_of(dsn: str) -> str:
     return str(conninfo_to_dict(dsn)["user"])
 
 
-def state_of(hub: RunningHub, table: str) -> str | None:
-    return {each["name"]: each["state"] for each in hub.source_status("orders")["tables"]}.get(table)
-
-
 def test_promise_1_a_table_that_somebody_dropped_in_the_ods_comes_back(
     source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:
@@ -79,13 +75,13 @@ def test_promise_5_a_table_that_may_not_be_read_is_told_and_holds_up_no_other(
     assert "source orders, table public.secret: permission denied for table secret" in first_load.stderr
     assert has_rows(ods_database, "orders.places", 1000)
     hub.start()
-    eventually(lambda: state_of(hub, "public.secret") == "stopped", "the table to stop again")
+    eventually(lambda: hub.table_state("orders", "public.secret") == "stopped", "the table to stop again")
     refused = hub.command("backfill", "orders", "public.secret", expect=1)
     assert "permission denied for table secret" in refused.stderr
     execute(source_database, "INSERT INTO secret VALUES (2)", f"GRANT SELECT ON secret TO {role_of(reader)}")
     hub.command("backfill", "orders", "public.secret")
     eventually(lambda: has_rows(ods_database, "orders.secret", 2), "the table to be read")
-    eventually(lambda: state_of(hub, "public.secret") == "streaming", "the table to go on")
+    eventually(lambda: hub.table_state("orders", "public.secret") == "streaming", "the table to go on")
     hub.stop()
     hub.until_caught_up()
 

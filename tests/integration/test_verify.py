@@ -208,7 +208,9 @@ def test_no_false_alarm_while_everything_changes(hub: RunningHub, source_cluster
     hub.start()
     traffic = Traffic(source, source_cluster.binaries, seed, 120)
     try:
-        eventually(lambda: all(table["state"] == "streaming" for table in hub.source_status("shop")["tables"]), "load")
+        eventually(
+            lambda: {table["state"] for table in hub.source_status("shop")["tables"]} == {"streaming"}, "the reading"
+        )
         eventually(lambda: hub.status()["targets"][0]["state"] == "streaming", "delivery")
         eventually(
             lambda: found(hub, "public.pgbench_tellers")["pgbench_tellers"]["state"] == "equal", "the first load"
@@ -306,7 +308,8 @@ def test_bad_input_and_servers_that_go_away_get_one_line(hub: RunningHub, source
     ) as process:
         eventually(lambda: connected(source), "reading")
         process.send_signal(signal.SIGINT)
-        assert process.communicate() == (b"", b"")
+        _, complaints = process.communicate()
+    assert complaints == b""
     assert process.returncode == 130
     eventually(lambda: not connected(source), "its connections are closed")
 

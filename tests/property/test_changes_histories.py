@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 from histories import (
     MANY,
-    NAMES,
-    Change,
+    Bag,
     Row,
-    Value,
     as_batch,
     commands,
     cut,
@@ -60,31 +57,6 @@ def test_a_target_that_lacks_rows_never_shows_wrong_ones(
         land(table, target, net)
     assert target.items() <= history.now.items()
     assert history.known.items() <= target.items()
-
-
-@dataclass
-class Bag:
-    """The same for a table without a key."""
-
-    now: list[Row] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-
-    def play(self, commands: Sequence[tuple[int, int, int, int]]) -> None:
-        for what, one, two, bits in commands:
-            values: list[Value] = [(None, "", "x")[two % 3], "y", (None, "")[one % 2], "z", "w"]
-            if what in (0, 7) or not self.now:
-                self.changes.append(("cr"[what % 2], tuple(values), None))
-                self.now.append(tuple(values))
-                continue
-            old = self.now.pop(one % len(self.now))
-            if what < 5:
-                left_out = [position for position in range(len(NAMES)) if bits >> position & 1]
-                new = tuple(old[p] if p in left_out else value for p, value in enumerate(values))
-                sent = tuple(None if p in left_out else value for p, value in enumerate(new))
-                self.changes += [("b", old, None), ("u", sent, left_out or None)]
-                self.now.append(new)
-            else:
-                self.changes.append(("d", old, None))
 
 
 KEYLESS = make_table((), ReplicaIdentity.FULL)

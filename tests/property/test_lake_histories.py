@@ -13,10 +13,9 @@ from tempfile import TemporaryDirectory
 
 import polars
 import pytest
-from histories import NAMES, Change, Row, as_batch, cut, cuts, initial, keyed_tables, make_table
+from histories import NAMES, Bag, Change, Row, as_batch, cut, cuts, initial, keyed_tables, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_changes_histories import Bag
 
 from catchment.model.table import ReplicaIdentity, Table
 from catchment.targets.lake.current import CurrentTable

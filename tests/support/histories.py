@@ -197,3 +197,28 @@ keyed_tables = st.builds(
     st.sampled_from([("k0",), ("k1", "k0")]),
     st.sampled_from([ReplicaIdentity.DEFAULT, ReplicaIdentity.INDEX, ReplicaIdentity.FULL]),
 )
+
+
+@dataclass
+class Bag:
+    """The life of a table without a key: its rows now, and the changes that led there."""
+
+    now: list[Row] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    def play(self, commands: Sequence[tuple[int, int, int, int]]) -> None:
+        for what, one, two, bits in commands:
+            values: list[Value] = [(None, "", "x")[two % 3], "y", (None, "")[one % 2], "z", "w"]
+            if what in (0, 7) or not self.now:
+                self.changes.append(("cr"[what % 2], tuple(values), None))
+                self.now.append(tuple(values))
+                continue
+            old = self.now.pop(one % len(self.now))
+            if what < 5:
+                left_out = [position for position in range(len(NAMES)) if bits >> position & 1]
+                new = tuple(old[p] if p in left_out else value for p, value in enumerate(values))
+                sent = tuple(None if p in left_out else value for p, value in enumerate(new))
+                self.changes += [("b", old, None), ("u", sent, left_out or None)]
+                self.now.append(new)
+            else:
+                self.changes.append(("d", old, None))

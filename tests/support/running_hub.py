@@ -117,6 +117,10 @@ class RunningHub:
         (found,) = [source for source in self.status()["sources"] if source["name"] == name]
         return dict(found)
 
+    def table_state(self, source: str, table: str) -> str | None:
+        """The state of one table, ``schema.table``; none as long as nothing was reported of it."""
+        return {each["name"]: each["state"] for each in self.source_status(source)["tables"]}.get(table)
+
     def feed_lines(self, source: str) -> Iterable[bytes]:
         """All lines of a feed, the rotated files first, as far as they are committed."""
         active = self.directory / "feed" / f"{source}.jsonl"
