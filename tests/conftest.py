@@ -21,6 +21,7 @@ import pytest
 import structlog
 from psycopg import sql
 from running_hub import RunningHub
+from s3_server import S3Server
 from wire_twins import NATIVE_IS_BUILT, REFERENCE, Twin, compiled
 
 from catchment.demo.binaries import find_binaries, installed, version
@@ -185,6 +186,21 @@ def hub_factory(tmp_path: Path) -> Iterator[Callable[..., RunningHub]]:
     yield make
     for hub in hubs:
         hub.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """The session's server of the S3 protocol."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """The name of a bucket of the test's own."""
+    name = f"bucket-{next(_numbers)}"
+    s3_server.make_bucket(name)
+    return name
 
 
 @contextmanager

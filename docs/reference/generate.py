@@ -163,7 +163,7 @@ def render_configuration() -> str:
     for name, section in SECTIONS.items():
         often = f"[[{name}]]" if name in REPEATED else f"[{name}]"
         for key, field in section.model_fields.items():
-            default = "" if field.is_required() or field.default == "" else f"`{_toml(field.default)}`"
+            default = "" if field.is_required() or field.default in ("", {}) else f"`{_toml(field.default)}`"
             example = (field.examples or [""])[0]
             rows.append(f"| `{often} {key}` | {default} | {field.description} | `{example}` |")
     return CONFIGURATION_HEAD + "\n".join(rows) + "\n" + CONFIGURATION_FOOT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from catchment.config import Settings, SourceSettings
 from catchment.hub.sqlite import SqliteHub
@@ -19,6 +18,7 @@ from catchment.postgres.source import Source
 from catchment.targets.base import Target
 from catchment.targets.feed import FeedTarget
 from catchment.targets.lake import LakeTarget
+from catchment.targets.lake.place import open_store
 from catchment.targets.ods import OdsTarget
 
 LARGEST_FILE = 256 * 2**20
@@ -46,7 +46,8 @@ def build_targets(settings: Settings) -> list[Target]:
     if settings.ods is not None:
         targets.append(OdsTarget(settings.ods.dsn, datasets))
     if settings.lake is not None:
-        targets.append(LakeTarget(Path(settings.lake.uri), settings.hub.state / "lake", datasets))
+        store = open_store(settings.lake.uri, settings.lake.options)
+        targets.append(LakeTarget(store, settings.hub.state / "lake", datasets))
     return targets
 
 

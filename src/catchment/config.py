@@ -12,10 +12,11 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from catchment.model.errors import ConfigError
-from catchment.variables import expanded
+from catchment.variables import expanded, put_in
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _RESERVED = {"catchment", "public"}
+_OBJECT_STORES = ("s3://", "gs://", "az://")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
 
 
@@ -47,15 +48,20 @@ def _slot(value: str) -> str:
     return value
 
 
-def _expanded(value: str) -> str:
-    def variable(name: str) -> str:
-        if (found := os.environ.get(name)) is None:
-            raise _Mistake(
-                f"the environment variable {name} is not set", f"export {name} where this command and the hub run"
-            )
-        return found
+def _variable(name: str) -> str:
+    if (found := os.environ.get(name)) is None:
+        raise _Mistake(
+            f"the environment variable {name} is not set", f"export {name} where this command and the hub run"
+        )
+    return found
 
-    return expanded(value, variable)
+
+def _expanded_dsn(value: str) -> str:
+    return expanded(value, _variable)
+
+
+def _expanded(value: str) -> str:
+    return put_in(value, _variable)
 
 
 def _feed_path(value: str) -> str:
@@ -71,10 +77,10 @@ def _lake_uri(value: str) -> str:
     value = _expanded(value)
     if value.startswith("file://"):
         return value.removeprefix("file://")
-    if "://" in value:
+    if "://" in value and not value.startswith(_OBJECT_STORES):
         raise _Mistake(
-            f"a lake on {value.partition('://')[0]} is not supported yet",
-            'write for instance uri = "file:///data/lake"',
+            f"a lake cannot be at {value.partition('://')[0]}://",
+            'write for instance uri = "file:///data/lake", or "s3://bucket/lake"',
         )
     return value
 
@@ -88,7 +94,8 @@ def _address(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 SlotName = Annotated[str, AfterValidator(_slot)]
-Dsn = Annotated[str, Field(min_length=1, repr=False), AfterValidator(_expanded)]
+Dsn = Annotated[str, Field(min_length=1, repr=False), AfterValidator(_expanded_dsn)]
+Option = Annotated[str, AfterValidator(_expanded)]
 
 
 class Section(BaseModel):
@@ -173,8 +180,15 @@ class LakeSettings(Section):
     """``[lake]``"""
 
     uri: Annotated[str, Field(min_length=1), AfterValidator(_lake_uri)] = Field(
-        description="directory of the lake, as `file://` and its path, or relative to catchment.toml; on a local disk",
-        examples=['"file:///data/lake"'],
+        description="directory on a local disk, as `file://` and its path, or relative to catchment.toml; or a bucket "
+        "and a prefix, as `s3://`, `gs://` or `az://`",
+        examples=['"file:///data/lake"', '"s3://bucket/lake"'],
+    )
+    options: dict[str, Option] = Field(
+        default={},
+        repr=False,
+        description="of the object store, named as in delta-rs; they go before what the environment says",
+        examples=['{ region = "eu-central-1", access_key_id = "…", secret_access_key = "${LAKE_KEY}" }'],
     )
 
 
@@ -262,11 +276,15 @@ def load(path: Path) -> Settings:
     lake = settings.lake
     return settings.model_copy(
         update={
-            "lake": lake and lake.model_copy(update={"uri": str(base / lake.uri)}),
+            "lake": lake and lake.model_copy(update={"uri": _based(lake.uri, base)}),
             "hub": settings.hub.model_copy(update={"state": base / settings.hub.state}),
             "feed": tuple(feed.model_copy(update={"path": str(base / feed.path)}) for feed in settings.feed),
         }
     )
+
+
+def _based(uri: str, base: Path) -> str:
+    return uri if uri.startswith(_OBJECT_STORES) else str(base / uri)
 
 
 def _explained(path: Path, error: ValidationError) -> ConfigError:

@@ -8,16 +8,16 @@ for table in lake.at(source="orders").tables:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catchment.model.errors import TargetRefused
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
 from catchment.targets.lake.naming import FRONTIERS, history_path
+from catchment.targets.lake.place import open_store
 from catchment.targets.lake.record import Entry, Record, Records
 from catchment.targets.lake.store import Store
 
@@ -28,25 +28,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LakeTable:
-    """One Delta table at one version: ``uri`` and ``version`` are what every reader of Delta takes."""
+    """One Delta table at one version: ``uri`` and ``version`` are what every reader of Delta takes.
+
+    ``options`` are those of its object store, as delta-rs and Polars take them.
+    """
 
     name: str
     uri: str
     version: int
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def to_arrow(self) -> pa.Table:
         """All rows."""
         import pyarrow as pa
         from deltalake import DeltaTable, QueryBuilder
 
-        reader = QueryBuilder().register("rows", DeltaTable(self.uri, version=self.version))
+        reader = QueryBuilder().register("rows", DeltaTable(self.uri, self.version, dict(self.options)))
         return pa.table(reader.execute("SELECT * FROM rows").read_all())
 
     def to_polars(self) -> polars.LazyFrame:
         """A lazy frame over it; Polars has to be installed."""
         import polars
 
-        return polars.scan_delta(self.uri, version=self.version)
+        return polars.scan_delta(self.uri, version=self.version, storage_options=dict(self.options))
 
     def to_duckdb(self, connection: Any) -> Any:
         """A relation of this DuckDB connection, read through Arrow: DuckDB's delta extension is not needed."""
@@ -72,8 +76,9 @@ class View:
 class Lake:
     """Made by ``open``. Raises TargetUnreachable, TargetRefused."""
 
-    def __init__(self, root: Path) -> None:
-        self._store = Store(root)
+    def __init__(self, store: Store, options: Mapping[str, str]) -> None:
+        self._store = store
+        self._options = options
 
     @property
     def sources(self) -> list[str]:
@@ -105,7 +110,7 @@ class Lake:
 
     def _table(self, entry: Entry, path: str, version: int | None) -> LakeTable | None:
         name = f"{entry.schema}.{entry.name}"
-        return None if version is None else LakeTable(name, self._store.location(path), version)
+        return None if version is None else LakeTable(name, self._store.location(path), version, self._options)
 
     def _last(self, source: str, covers: Callable[[Frontier], bool]) -> Record | None:
         """Records are in the order of what they cover."""
@@ -120,6 +125,9 @@ class Lake:
         return records.read(numbers[found - 1]) if found else None
 
 
-def open(uri: str) -> Lake:  # noqa: A001 -- as in catchment.lake.open
-    """The lake at a ``file://`` URI or in a directory."""
-    return Lake(Path(uri.removeprefix("file://")))
+def open(uri: str, options: Mapping[str, str] | None = None) -> Lake:  # noqa: A001 -- as in catchment.lake.open
+    """The lake in a directory, or at a ``file://``, ``s3://``, ``gs://`` or ``az://`` URI.
+
+    ``options`` are those of the object store, as in ``[lake.options]``. Raises ConfigError.
+    """
+    return Lake(open_store(uri, options or {}), options or {})

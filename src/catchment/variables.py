@@ -1,4 +1,4 @@
-"""``${NAME}`` in a dsn, so that what a variable holds is one value whatever is in it.
+"""``${NAME}`` in a setting; in a dsn so that what a variable holds is one value whatever is in it.
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
 """
@@ -29,13 +29,14 @@ def expanded(dsn: str, value_of: Callable[[str], str]) -> str:
         return begins + _VARIABLE.sub(lambda found: quote(value_of(found[1]), safe=""), rest)
     parts, end = [begins], 0
     for found in _VALUE.finditer(rest):
-        parts.append(_as_it_is(rest[end : found.start()], value_of))
+        parts.append(put_in(rest[end : found.start()], value_of))
         parts.append(f"={_quoted(found[1], value_of)}" if _VARIABLE.search(found[1]) else found[0])
         end = found.end()
-    return "".join([*parts, _as_it_is(rest[end:], value_of)])
+    return "".join([*parts, put_in(rest[end:], value_of)])
 
 
-def _as_it_is(text: str, value_of: Callable[[str], str]) -> str:
+def put_in(text: str, value_of: Callable[[str], str]) -> str:
+    """The text with its variables put in as they are."""
     return _VARIABLE.sub(lambda found: value_of(found[1]), text)
 
 

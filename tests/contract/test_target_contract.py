@@ -24,6 +24,7 @@ from catchment.model.table import Column, ReplicaIdentity, Table
 from catchment.targets.base import Target
 from catchment.targets.feed import FeedTarget
 from catchment.targets.lake import LakeTarget
+from catchment.targets.lake.local import LocalStore
 from catchment.targets.ods.target import OdsTarget
 from catchment.targets.recording import Recording, RecordingTarget
 
@@ -97,7 +98,7 @@ def lake_kind(directory: Path) -> Kind:
         return tuple(rows_at(root / entry["path"], entry["version"]) for entry in told if entry["version"] is not None)
 
     datasets = {source: source for source in SOURCES}
-    return Kind(lambda: LakeTarget(root, directory / "cache", datasets), contents)
+    return Kind(lambda: LakeTarget(LocalStore(root), directory / "cache", datasets), contents)
 
 
 def rows_at(table: Path, version: int) -> Hashable:

@@ -20,6 +20,7 @@ from catchment.model.lsn import Lsn
 from catchment.model.table import Column
 from catchment.targets.lake import LakeTarget, checkpoint
 from catchment.targets.lake import transaction as lake_transaction
+from catchment.targets.lake.local import LocalStore
 
 ACCOUNTS = table("accounts", "id int4", "name text")
 ORDERS = table("orders", "id int4", "total numeric%655366", schema="sales")
@@ -224,9 +225,9 @@ def test_a_table_without_a_key_that_lacks_a_deleted_row_is_refused(source: LakeS
 
 def test_what_somebody_else_made_stays_and_is_refused(source: LakeSource) -> None:
     place = source.root / "lake" / "orders" / "public.accounts"
-    LakeTarget(source.root / "lake", source.root / "other", {"stock": "orders"}).apply("stock", [])
+    LakeTarget(LocalStore(source.root / "lake"), source.root / "other", {"stock": "orders"}).apply("stock", [])
     other = LakeSource(source.root, "stock")
-    other.target = LakeTarget(source.root / "lake", source.root / "other", {"stock": "orders"})  # type: ignore[assignment]
+    other.target = LakeTarget(LocalStore(source.root / "lake"), source.root / "other", {"stock": "orders"})  # type: ignore[assignment]
     other.load(ACCOUNTS, ("1", "ann"))
     with pytest.raises(TargetRefused, match="is already there and was not made by Catchment for this source"):
         source.load(ACCOUNTS, ("2", "bob"))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from catchment.model.table import ReplicaIdentity, Table
 from catchment.targets.lake.current import CurrentTable
-from catchment.targets.lake.store import Store
+from catchment.targets.lake.local import LocalStore
 
 SOME = settings(max_examples=40, deadline=None)
 
@@ -30,12 +30,14 @@ class Lake:
     def __init__(self, root: Path, shape: Table) -> None:
         self._root = root
         self._shape = shape
-        self._table: CurrentTable | None = CurrentTable.create(Store(root), Store(root / "cache"), "t", "orders", shape)
+        self._table: CurrentTable | None = CurrentTable.create(
+            LocalStore(root), LocalStore(root / "cache"), "t", "orders", shape
+        )
         self._offsets = count(1)
 
     def apply(self, changes: Sequence[Change], cuts: Sequence[int]) -> None:
         if self._table is None:
-            self._table = CurrentTable.open(Store(self._root), Store(self._root / "cache"), "t", "orders")
+            self._table = CurrentTable.open(LocalStore(self._root), LocalStore(self._root / "cache"), "t", "orders")
             assert self._table
         if changes:
             self._table.apply(self._shape, cut(as_batch(changes), cuts), {"orders": next(self._offsets)})

@@ -10,6 +10,7 @@ import polars
 from ods_batches import Source
 
 from catchment.targets.lake import LakeTarget
+from catchment.targets.lake.local import LocalStore
 
 Rows = list[str]
 """Each row with its columns in the order of their names."""
@@ -17,7 +18,7 @@ Rows = list[str]
 
 def opened(root: Path) -> LakeTarget:
     """A lake with its cache beside it."""
-    return LakeTarget(root / "lake", root / "cache", {"orders": "orders", "stock": "stock"})
+    return LakeTarget(LocalStore(root / "lake"), root / "cache", {"orders": "orders", "stock": "stock"})
 
 
 class LakeSource(Source):

@@ -19,8 +19,8 @@ from catchment.targets.lake import deleted, delta
 from catchment.targets.lake.columns import LakeColumn, current_columns, history_columns
 from catchment.targets.lake.current import CurrentTable
 from catchment.targets.lake.keys import hashes
+from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.preflight import check_lake
-from catchment.targets.lake.store import Store
 
 KEYS = {
     "int4": ("1", "-5", "2147483647"),
@@ -88,11 +88,11 @@ def test_a_history_keeps_a_column_whose_type_changes_and_begins_another() -> Non
 def test_promise_1_the_index_made_from_files_is_the_one_made_from_texts(tmp_path: Path, kind: str) -> None:
     shape = table("t", f"id {kind}", "n int4")
     texts = KEYS[kind]
-    store = Store(tmp_path)
-    target = CurrentTable.create(store, Store(tmp_path / "one"), "t", "orders", shape)
+    store = LocalStore(tmp_path)
+    target = CurrentTable.create(store, LocalStore(tmp_path / "one"), "t", "orders", shape)
     created = rows(shape, [("c", text, "1") for text in texts], None, range(100)).data
     target.apply(shape, [created], {"orders": 1})
-    anew = CurrentTable.open(store, Store(tmp_path / "other"), "t", "orders")
+    anew = CurrentTable.open(store, LocalStore(tmp_path / "other"), "t", "orders")
     assert anew
     updated = rows(shape, [("u", text, "2") for text in texts], None, range(100)).data
     anew.apply(shape, [updated], {"orders": 2})
@@ -105,8 +105,8 @@ def test_promise_1_the_index_made_from_files_is_the_one_made_from_texts(tmp_path
 
 def test_a_checkpoint_that_delta_rs_writes_stands_for_the_versions_before_it(tmp_path: Path) -> None:
     shape = table("t", "id int4", "at date")
-    store = Store(tmp_path)
-    target = CurrentTable.create(store, Store(tmp_path / "cache"), "t", "orders", shape)
+    store = LocalStore(tmp_path)
+    target = CurrentTable.create(store, LocalStore(tmp_path / "cache"), "t", "orders", shape)
     changes: list[tuple[tuple[str, str, str], ...]] = [
         (("c", "1", "2026-01-01"), ("c", "2", "infinity")),
         (("d", "1", ""),),
@@ -120,9 +120,9 @@ def test_a_checkpoint_that_delta_rs_writes_stands_for_the_versions_before_it(tmp
 
 
 def test_check_says_whether_the_lake_can_be_written(tmp_path: Path) -> None:
-    (found,) = check_lake(tmp_path / "lake")
+    (found,) = check_lake(LocalStore(tmp_path / "lake"))
     assert (found.level, found.check) == ("good", "lake_ready")
     (tmp_path / "file").write_text("")
-    (found,) = check_lake(tmp_path / "file")
+    (found,) = check_lake(LocalStore(tmp_path / "file"))
     assert (found.level, found.check, found.remedy) == ("error", "lake_place", "give [lake] another uri")
     assert [place.name for place in (tmp_path / "lake" / "_frontier").iterdir()] == []

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,9 +82,10 @@ def _findings(settings: Settings, sources: Sequence[SourceSettings]) -> Iterator
         ods = check_ods(settings.ods.dsn, datasets, reports)
         yield from ods.findings
     if settings.lake is not None:
+        from catchment.targets.lake.place import open_store
         from catchment.targets.lake.preflight import check_lake
 
-        yield from check_lake(Path(settings.lake.uri))
+        yield from check_lake(open_store(settings.lake.uri, settings.lake.options))
 
 
 def _hub(log: Log, source: str, running: bool) -> Hub:

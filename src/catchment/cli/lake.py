@@ -42,7 +42,8 @@ def show(
     source = settings.one(name)
     if settings.lake is None:
         raise ConfigError("there is no lake", remedy="add [lake] with a uri")
-    view = open_lake(settings.lake.uri).at(source.name, _position(lsn), time.replace(tzinfo=UTC) if time else None)
+    lake = open_lake(settings.lake.uri, settings.lake.options)
+    view = lake.at(source.name, _position(lsn), time.replace(tzinfo=UTC) if time else None)
     place = {
         "source": source.name,
         "lsn": str(view.frontier.lsn),

@@ -26,6 +26,7 @@ from catchment.targets.lake.folding import due
 from catchment.targets.lake.index import Alive, KeyIndex
 from catchment.targets.lake.keys import Hashes, hashes
 from catchment.targets.lake.left_out import Left, told_before
+from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.store import Store
 from catchment.targets.lake.vectors import Vectors
 
@@ -45,7 +46,7 @@ class _New:
 class CurrentTable:
     """A table as its latest version is; ``cache`` has its index."""
 
-    def __init__(self, store: Store, cache: Store, snapshot: Snapshot) -> None:
+    def __init__(self, store: Store, cache: LocalStore, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.shape = Table.from_json(json.loads(snapshot.configuration[_SHAPE]))
         self._store = store
@@ -55,13 +56,13 @@ class CurrentTable:
         self._vectors = Vectors(store, snapshot.path)
 
     @classmethod
-    def create(cls, store: Store, cache: Store, path: str, source: str, shape: Table) -> CurrentTable:
+    def create(cls, store: Store, cache: LocalStore, path: str, source: str, shape: Table) -> CurrentTable:
         """A new one without rows. Raises TargetUnreachable when there is one already."""
         schema = delta_schema([], current_columns(shape), exact=False)
         return cls(store, cache, delta.create(store, path, schema, _configuration(source, shape), Change()))
 
     @classmethod
-    def open(cls, store: Store, cache: Store, path: str, source: str) -> CurrentTable | None:
+    def open(cls, store: Store, cache: LocalStore, path: str, source: str) -> CurrentTable | None:
         """The one that is there. Raises TargetRefused when it was not made for this source."""
         snapshot = delta.read_snapshot(store, path)
         if snapshot is None:

@@ -127,8 +127,10 @@ def commit(store: Store, snapshot: Snapshot, change: Change) -> Snapshot:
 
 def _commit(store: Store, snapshot: Snapshot, change: Change, actions: list[dict[str, Any]]) -> Snapshot:
     version = snapshot.version + 1
+    # No two commits are alike: by its content a writer that did not get an answer knows its own.
+    told = {"timestamp": _now(), "operation": "WRITE", "engineInfo": "catchment", "txnId": str(uuid4())}
     actions = [
-        {"commitInfo": {"timestamp": _now(), "operation": "WRITE", "engineInfo": "catchment"}},
+        {"commitInfo": told},
         *actions,
         *({"txn": {"appId": name, "version": at, "lastUpdated": _now()}} for name, at in change.positions.items()),
         *(file.removed(change.rearranged) for file in change.removed),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from catchment.changes.columns import Rows, Truths
 from catchment.targets.lake.keys import Hashes
-from catchment.targets.lake.store import Store
+from catchment.targets.lake.local import LocalStore
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -42,7 +42,7 @@ class _Run:
 class KeyIndex:
     """Of one version of one table. ``files``: the table's files that it covers, by their numbers."""
 
-    def __init__(self, cache: Store, directory: str, table: str, seed: tuple[int, int]) -> None:
+    def __init__(self, cache: LocalStore, directory: str, table: str, seed: tuple[int, int]) -> None:
         self.table = table
         self.seed = seed
         self.version = -1
@@ -53,7 +53,7 @@ class KeyIndex:
         self._numbers: dict[str, int] = {}
 
     @classmethod
-    def open(cls, cache: Store, directory: str, table: str) -> Self:
+    def open(cls, cache: LocalStore, directory: str, table: str) -> Self:
         """What is there for the table with this id; an empty one when it is another's, or does not read back.
 
         This and all other methods raise TargetUnreachable and TargetRefused.

@@ -12,6 +12,7 @@ from catchment.targets.lake.checkpoint import is_due, write_checkpoint
 from catchment.targets.lake.current import CurrentTable
 from catchment.targets.lake.delta import LOG
 from catchment.targets.lake.history import HistoryTable
+from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.naming import history_path
 from catchment.targets.lake.record import Entry, Record, Records, first, following
 from catchment.targets.lake.store import Store
@@ -20,7 +21,7 @@ from catchment.targets.lake.store import Store
 class SourceLake:
     """Good for nothing once something on it failed: what is in memory may not be what is in the lake."""
 
-    def __init__(self, store: Store, cache: Store, source: str) -> None:
+    def __init__(self, store: Store, cache: LocalStore, source: str) -> None:
         self.source = source
         self.store = store
         self.record: Record = first()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from uuid import uuid4
 
 from catchment.model.errors import TargetError
@@ -16,12 +15,12 @@ NOT_WRITABLE = Check(
 WRITABLE = Check("lake_ready", "good", "{place} can be written", "")
 
 
-def check_lake(root: Path) -> list[Finding]:
+def check_lake(store: Store) -> list[Finding]:
     """Write a file where the records are, and remove it."""
-    store, path = Store(root), f"{FRONTIERS}/.check-{uuid4().hex}"
+    path = f"{FRONTIERS}/.check-{uuid4().hex}"
     try:
         store.create(path, b"")
         store.remove(path)
     except TargetError as error:
         return [NOT_WRITABLE.found("lake", what=error.what, remedy=error.remedy)]
-    return [WRITABLE.found("lake", place=store.location("."))]
+    return [WRITABLE.found("lake", place=store.location(""))]

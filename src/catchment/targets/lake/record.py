@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
@@ -72,6 +72,7 @@ class Record:
             "frontier": place,
             "seq": self.seq,
             "written_at": datetime.now(UTC).isoformat(),
+            "id": str(uuid4()),  # no two records are alike, whoever writes them
             "tables": [asdict(entry) for entry in self.entries.values()],
         }
         return json.dumps(told).encode()

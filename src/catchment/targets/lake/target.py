@@ -12,6 +12,7 @@ from catchment.model.batch import Batch
 from catchment.model.frontier import Frontier
 from catchment.targets.base import Pace
 from catchment.targets.lake.lake import SourceLake
+from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.store import Store
 from catchment.targets.lake.transaction import Transaction
 
@@ -21,18 +22,18 @@ _PACE = Pace(delay=5.0, bytes=64 << 20)
 class LakeTarget:
     """A target that many threads may use, each for its own source; ``datasets`` says where a source's rows land.
 
-    ``root`` is the lake; ``cache`` a directory of this machine for what can be made again from it.
+    ``store`` is the lake's; ``cache`` a directory of this machine for what can be made again from it.
     """
 
     scope: Literal["source"] = "source"
 
     def __init__(
-        self, root: Path, cache: Path, datasets: Mapping[str, str], name: str = "lake", pace: Pace = _PACE
+        self, store: Store, cache: Path, datasets: Mapping[str, str], name: str = "lake", pace: Pace = _PACE
     ) -> None:
         self.name = name
         self.pace = pace
-        self._store = Store(root)
-        self._cache = Store(cache)
+        self._store = store
+        self._cache = LocalStore(cache)
         self._datasets = datasets
         self._lakes: dict[str, SourceLake] = {}
         self._lock = Lock()
