@@ -198,9 +198,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3_bucket(s3_server: S3Server) -> str:
     """The name of a bucket of the test's own."""
-    name = f"bucket-{next(_numbers)}"
-    s3_server.make_bucket(name)
-    return name
+    return s3_server.bucket()
 
 
 @contextmanager

@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lake_source import LakeSource, history, opened, record, tables
-from ods_batches import reshaped, table
+from lake_source import a_life, history, opened, record, tables
 
-from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged, Truncated
 from catchment.model.errors import TargetUnreachable
-from catchment.model.frontier import Frontier
 from catchment.targets.lake import checkpoint, folding
 
 CALLS = ("open", "write", "link", "unlink", "rename", "replace", "mkdir", "rmdir")
-ACCOUNTS = table("accounts", "id int4", "name text", "at timestamptz")
-WIDER = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
-FACTS = table("facts", "n int4", "v numeric", key=())
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +25,6 @@ def upkeep_at_every_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """What usually comes after many commits comes after a few."""
     monkeypatch.setattr(folding, "_FILES", 2)
     monkeypatch.setattr(checkpoint, "_EVERY", 2)
-
-
-Transactions = list[list[tuple[Frontier, Batch]]]
 
 
 class Killed(BaseException):
@@ -62,33 +53,6 @@ class Calls:
             return call(*arguments, **named)
 
         return wrapped
-
-
-def a_life(root: Path) -> Transactions:
-    """A first load of two tables, changes of both, a truncation, another shape, a refill, and what comes with them."""
-    source = LakeSource(root)
-    rows, batch = source.rows, source.batch
-    return [
-        [
-            batch(
-                RefillStarted("r1", (ACCOUNTS, FACTS), ("lake",)), rows(ACCOUNTS, [("r", "1", "a", "infinity")], "r1")
-            ),
-            batch(rows(FACTS, [("r", "1", "1.0"), ("r", "1", "1.0")], "r1"), rows(ACCOUNTS, [("r", "2", "b")], "r1")),
-        ],
-        [batch(RefillFinished("r1"), rows(ACCOUNTS, [("c", "3", "c"), ("u", "1", "A", ...)]))],
-        [
-            batch(rows(ACCOUNTS, [("u", "2", "B"), ("d", "3")]), rows(FACTS, [("c", "2", "NaN")]), ends=False),
-            batch(rows(FACTS, [("d", "1", "1.0")]), rows(ACCOUNTS, [("b", "2"), ("u", "4", ..., ...)])),
-        ],
-        [batch(Truncated((FACTS,), source.place()), rows(FACTS, [("c", "5", "5")]))],
-        [batch(SchemaChanged(WIDER), rows(WIDER, [("c", "6", "f", None, "new"), ("u", "1", "AA", ..., "too")]))],
-        [
-            batch(RefillStarted("r2", (WIDER,), ("lake",)), rows(WIDER, [("r", "1", "z", None, "z")], "r2")),
-            batch(rows(WIDER, [("c", "7", "g", None, None)])),
-            batch(RefillFinished("r2"), rows(WIDER, [("u", "7", "G", None, None)])),
-        ],
-        [batch()],
-    ]
 
 
 def seen(root: Path) -> tuple[Any, ...]:

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import polars
-from ods_batches import Source
+from ods_batches import Source, reshaped, table
 
+from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged, Truncated
+from catchment.model.frontier import Frontier
 from catchment.targets.lake import LakeTarget
 from catchment.targets.lake.local import LocalStore
+
+ACCOUNTS = table("accounts", "id int4", "name text", "at timestamptz")
+WIDER = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
+FACTS = table("facts", "n int4", "v numeric", key=())
+
+Transactions = list[list[tuple[Frontier, Batch]]]
 
 Rows = list[str]
 """Each row with its columns in the order of their names."""
@@ -32,6 +40,33 @@ class LakeSource(Source):
         """Another process goes on."""
         self.target.close()
         self.target = opened(self.root)  # type: ignore[assignment]  # any target will do
+
+
+def a_life(root: Path) -> Transactions:
+    """A first load of two tables, changes of both, a truncation, another shape, a refill, and what comes with them."""
+    source = LakeSource(root)
+    rows, batch = source.rows, source.batch
+    return [
+        [
+            batch(
+                RefillStarted("r1", (ACCOUNTS, FACTS), ("lake",)), rows(ACCOUNTS, [("r", "1", "a", "infinity")], "r1")
+            ),
+            batch(rows(FACTS, [("r", "1", "1.0"), ("r", "1", "1.0")], "r1"), rows(ACCOUNTS, [("r", "2", "b")], "r1")),
+        ],
+        [batch(RefillFinished("r1"), rows(ACCOUNTS, [("c", "3", "c"), ("u", "1", "A", ...)]))],
+        [
+            batch(rows(ACCOUNTS, [("u", "2", "B"), ("d", "3")]), rows(FACTS, [("c", "2", "NaN")]), ends=False),
+            batch(rows(FACTS, [("d", "1", "1.0")]), rows(ACCOUNTS, [("b", "2"), ("u", "4", ..., ...)])),
+        ],
+        [batch(Truncated((FACTS,), source.place()), rows(FACTS, [("c", "5", "5")]))],
+        [batch(SchemaChanged(WIDER), rows(WIDER, [("c", "6", "f", None, "new"), ("u", "1", "AA", ..., "too")]))],
+        [
+            batch(RefillStarted("r2", (WIDER,), ("lake",)), rows(WIDER, [("r", "1", "z", None, "z")], "r2")),
+            batch(rows(WIDER, [("c", "7", "g", None, None)])),
+            batch(RefillFinished("r2"), rows(WIDER, [("u", "7", "G", None, None)])),
+        ],
+        [batch()],
+    ]
 
 
 def record(root: Path, source: str = "orders") -> dict[str, Any]:

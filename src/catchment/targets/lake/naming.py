@@ -12,7 +12,10 @@ _PLAIN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def current_path(dataset: str, table: Table) -> str:
-    """The directory of the current state. What paths may not have becomes ``~`` and its bytes in hexadecimal."""
+    """The directory of the current state. What paths may not have becomes ``!`` and its bytes in hexadecimal.
+
+    Few other signs would do: readers of object stores encode most in one place and not in another.
+    """
     return f"{dataset}/{_plain(table.schema)}.{_plain(table.name)}"
 
 
@@ -27,4 +30,4 @@ def shadow_path(current: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return _PLAIN.sub(lambda found: "".join(f"~{byte:02x}" for byte in found[0].encode()), name)
+    return _PLAIN.sub(lambda found: "".join(f"!{byte:02x}" for byte in found[0].encode()), name)

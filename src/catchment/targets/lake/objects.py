@@ -22,7 +22,8 @@ from catchment.model.errors import TargetError, TargetRefused, TargetUnreachable
 from catchment.targets.lake.naming import FRONTIERS
 from catchment.targets.lake.store import Content, Found
 
-_AT_ONCE = 8 << 20
+_PART = 8 << 20
+_PARTS_AT_ONCE = 4
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
@@ -57,7 +58,7 @@ class BucketStore:
         with self._translated(path):
             found = self._objects.get(path)
             size = found.meta["size"]
-            if size <= _AT_ONCE:
+            if size <= _PART:
                 return pa.BufferReader(found.bytes().to_bytes())
         return pa.PythonFile(_Ranges(self, path, size), mode="r")
 
@@ -81,7 +82,8 @@ class BucketStore:
         """Write new files, whose names nobody else uses. Large ones go in parts."""
         for path, content in files.items():
             with self._translated(path):
-                self._objects.put(path, memoryview(content).cast("B"))
+                whole = memoryview(content).cast("B")
+                self._objects.put(path, whole, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a file unless there is one already; whether it was written.
