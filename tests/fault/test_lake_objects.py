@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -206,10 +207,11 @@ def told(error: BaseException) -> str:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_store_that_is_not_there_is_tried_again(s3_server: S3Server, tmp_path: Path) -> None:
-    with TcpProxy(s3_server.port) as proxy:
-        options = s3_server.options_through(proxy.port)
-    with pytest.raises(TargetUnreachable, match=r"s3://b/lake cannot be reached; .* it is tried again"):
-        opened("s3://b/lake", options, tmp_path).frontier("orders")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets the port
+        options = s3_server.options_through(bound.getsockname()[1])
+        with pytest.raises(TargetUnreachable, match=r"s3://b/lake cannot be reached; .* it is tried again"):
+            opened("s3://b/lake", options, tmp_path).frontier("orders")
 
 
 @pytest.mark.parametrize(
