@@ -11,10 +11,10 @@ import pytest
 from ods_batches import Ods, Source, reshaped, table
 
 from catchment.demo.cluster import Cluster
-from catchment.model.batch import Batch, RefillStarted, SchemaChanged
+from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
-from catchment.targets.ods import reshape, session
+from catchment.targets.ods import altering, session
 from catchment.targets.ods.session import MOST_STAGINGS
 from catchment.targets.ods.target import OdsTarget
 
@@ -133,10 +133,25 @@ def test_a_missing_privilege_is_named_with_the_grant_that_helps(ods: Ods) -> Non
     ods.execute(f"DROP ROLE {role}")
 
 
-def test_a_schema_name_that_postgresql_would_cut_is_refused(target: OdsTarget) -> None:
+def test_a_place_that_a_table_cannot_have_stops_it_alone(ods: Ods, target: OdsTarget) -> None:
     source = Source(target, "s0")
-    with pytest.raises(TargetRefused, match="longer than 63 bytes"):
-        source.begin("r1", table("t", "id int4", schema="é" * 31))
+    source.load(ACCOUNTS, ("1", "ann"))
+    ods.execute("CREATE TABLE s0.people (x int)")
+    cut, taken, free = table("t", "id int4", schema="é" * 31), table("people", "id int4"), table("places", "id int4")
+    begun = RefillStarted("r1", (cut, taken, free), ("ods",))
+    source.apply(source.batch(begun, *(source.rows(shape, [("r", "1")], "r1") for shape in (cut, taken, free))))
+    source.apply(
+        source.batch(RefillFinished("r1"), *(source.rows(shape, [("c", "2")]) for shape in (cut, taken, free)))
+    )
+    assert ods.rows("s0.places") == ["(1)", "(2)"]
+    stopped = source.out_of_date()
+    assert "longer than 63 bytes" in str(stopped.pop(str(cut)))
+    assert "rename or drop it, then `catchment backfill s0 public.people`" in str(stopped.pop("public.people"))
+    assert stopped == {}
+    ods.execute("ALTER TABLE s0.people RENAME TO somebodys")
+    source.load(taken, ("1",), ("2",))
+    assert ods.rows("s0.people") == ["(1)", "(2)"]
+    assert list(source.out_of_date()) == [str(cut)]
 
 
 def test_an_ods_that_cannot_hold_every_character_is_refused(
@@ -150,7 +165,7 @@ def test_an_ods_that_cannot_hold_every_character_is_refused(
 def test_a_transaction_left_open_by_a_reader_delays_a_new_column_only(
     ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reshape, "_IN_LINE", reshape._IN_LINE.replace("5s", "100ms"))
+    monkeypatch.setattr(altering, "_IN_LINE", altering._IN_LINE.replace("5s", "100ms"))
     source = Source(target, "s0")
     source.load(ACCOUNTS, ("1", "ann"))
     wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from ods_batches import Ods, Source, table
+from dataclasses import replace
 
-from catchment.model.batch import RefillFinished, RefillStarted
+import pytest
+from ods_batches import Ods, Source, reshaped, table
+
+from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused
 from catchment.targets.ods.target import OdsTarget
 
 ACCOUNTS = table("accounts", "id int4", "name text")
 PLACES = table("places", "id int4")
+KEPT = table("kept", "id int4")
 AGAIN = "then run `catchment backfill orders public.accounts`"
 
 _TRIGGER = """
@@ -114,6 +117,66 @@ def test_a_privilege_that_was_taken_away_is_told_with_its_grant(ods: Ods) -> Non
     assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
     target.close()
     ods.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_what_may_not_be_altered_stops_that_table_alone(ods: Ods) -> None:
+    database, owner = (str(ods.one(f"SELECT {what}")) for what in ("current_database()", "current_user"))
+    role = f"clerk_{database}"
+    ods.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {database} TO {role}")
+    target = OdsTarget(f"{ods.dsn} user={role}", {"orders": "orders"})
+    source = Source(target)
+    new = table("news", "id int4")
+    for shape in (ACCOUNTS, PLACES, KEPT):
+        source.load(shape, ("1",))
+    source.begin("r1", new, ("1",))
+    ods.execute(f"ALTER TABLE orders.accounts OWNER TO {owner}; GRANT ALL ON orders.accounts TO {role}")
+    ods.execute(f"REVOKE CREATE ON DATABASE {database} FROM {role}; REVOKE CREATE ON SCHEMA orders FROM {role}")
+    wider, moved = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text"), replace(PLACES, schema="sales", version=2)
+    told = [SchemaChanged(wider, ACCOUNTS), SchemaChanged(moved, PLACES), RefillFinished("r1")]
+    source.apply(*(source.batch(event) for event in told))
+    source.apply(source.batch(*(source.rows(shape, [("c", "2")]) for shape in (wider, moved, new, KEPT))))
+    assert ods.rows("orders.kept") == ["(1)", "(2)"]
+    assert ods.rows("orders.accounts") == ["(1,)"]
+    stopped = {name: str(sentence) for name, sentence in source.out_of_date().items()}
+    create = f'GRANT USAGE, CREATE ON SCHEMA "orders" TO "{role}";'
+    assert f'ALTER TABLE "orders"."accounts" OWNER TO "{role}"; {create} then' in stopped.pop("public.accounts")
+    assert f"in the ODS: {create} then `catchment backfill orders sales.places`" in stopped.pop("public.places")
+    assert f"in the ODS: {create} then `catchment backfill orders public.news`" in stopped.pop("public.news")
+    assert stopped == {}
+    ods.execute(f"ALTER TABLE orders.accounts OWNER TO {role}; {create}")
+    source.load(wider, ("1", None, "n"))
+    source.load(moved, ("3",))
+    grant = f'GRANT CREATE ON DATABASE "{database}" TO "{role}";'
+    assert f"{grant} then `catchment backfill orders sales.places`" in str(source.out_of_date()["public.places"])
+    ods.execute(grant)
+    source.load(moved, ("3",))
+    source.load(new, ("4",))
+    assert [ods.rows(name) for name in ("orders.accounts", "orders__sales.places", "orders.news")] == [
+        ["(1,,n)"],
+        ["(3)"],
+        ["(4)"],
+    ]
+    target.close()
+    ods.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_something_else_in_the_place_of_a_table_stops_it_alone(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.load(PLACES, ("1",))
+    ods.execute("CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw")
+    ods.execute(
+        "DROP TABLE orders.accounts; CREATE FOREIGN TABLE orders.accounts (id int4) SERVER files"
+        " OPTIONS (filename '/dev/null')"
+    )
+    wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
+    source.apply(source.batch(SchemaChanged(wider, ACCOUNTS), source.rows(PLACES, [("c", "2")])))
+    assert ods.rows("orders.places") == ["(1)", "(2)"]
+    sentence = str(source.out_of_date()["public.accounts"])
+    assert 'rename or drop "orders"."accounts" in the ODS: it is then made and read again' in sentence
+    ods.execute("ALTER FOREIGN TABLE orders.accounts RENAME TO somebodys")
+    assert source.out_of_date() == {"public.accounts": None}
+    source.load(wider, ("1", "ann", "n"))
+    assert ods.rows("orders.accounts") == ["(1,ann,n)"]
 
 
 def test_a_table_whose_values_the_ods_does_not_take_keeps_no_other_from_appearing(ods: Ods, source: Source) -> None:

@@ -14,6 +14,7 @@ from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
 from catchment.targets.ods import reshape, shapes
+from catchment.targets.ods.altering import altering
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
@@ -97,7 +98,8 @@ def change_over(
             changed = Entry(entry.oid, Stored(live, shadow.shape), current=True)
         except TableMisshapen as error:
             shapes.drop(connection, shadow.relation)
-            changed = Entry(entry.oid, entry.live, current=False, stopped=str(error))
+            # Its shape says what the table is called, also of one that readers have never seen.
+            changed = Entry(entry.oid, entry.live, current=False, shadow=shadow, stopped=str(error))
         registry.save(changed)
 
 
@@ -116,9 +118,10 @@ def _take_place(
         place = live_relation(source, dataset, shadow.shape)
         shapes.create_schema(connection, source, place.schema)
         reshape.give_way(connection, registry, source, place, entry.oid, shadow.shape)
-        _appear(connection, shadow.relation, place, shadow.shape)
+        with altering(connection, source, shadow.relation, shadow.shape, to=place):
+            _appear(connection, shadow.relation, place, shadow.shape)
         return place
-    with reshape.altering(connection, source, live.relation, shadow.shape):
+    with altering(connection, source, live.relation, shadow.shape):
         if _is_of_other_types(connection, entry):
             _replace(connection, live, shadow)
         else:

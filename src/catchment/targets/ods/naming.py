@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TableMisshapen
 from catchment.model.table import Table
 
 OWN_SCHEMA = "catchment"
@@ -32,10 +32,10 @@ class Relation:
 
 
 def live_relation(source: str, dataset: str, table: Table) -> Relation:
-    """Where readers find the table. Raises TargetRefused when PostgreSQL would cut the schema's name."""
+    """Where readers find the table. Raises TableMisshapen when PostgreSQL would cut the schema's name."""
     schema = dataset if table.schema == "public" else f"{dataset}__{table.schema}"
     if len(schema.encode()) > _LONGEST:
-        raise TargetRefused(
+        raise TableMisshapen(
             f"its schema in the ODS would be called {schema}, which is longer than {_LONGEST} bytes",
             source=source,
             table=str(table),

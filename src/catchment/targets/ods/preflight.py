@@ -7,7 +7,7 @@ from contextlib import closing
 
 import psycopg
 
-from catchment.model.errors import CatchmentError, ConfigError, TargetRefused
+from catchment.model.errors import CatchmentError, ConfigError, TableMisshapen
 from catchment.model.table import Table
 from catchment.postgres.connection import connect, of_target
 from catchment.postgres.finding import Check, Finding, named
@@ -196,7 +196,7 @@ def _names(
         for table in tables:
             try:
                 places[live_relation(source, datasets[source], table)] = f"ods, source {source}, table {table}"
-            except TargetRefused as error:
+            except TableMisshapen as error:
                 yield NAME_TOO_LONG.found(f"ods, {error.where}", what=error.what, remedy=error.remedy)
     schemas = {*datasets.values(), *(relation.schema for relation in places)}
     role = current_role(connection)

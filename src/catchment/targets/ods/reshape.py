@@ -6,103 +6,18 @@ views and grants stay. https://www.postgresql.org/docs/current/sql-altertable.ht
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg
 from psycopg import sql
 
-from catchment.model.errors import TableMisshapen, TargetUnreachable
+from catchment.model.errors import TableMisshapen
 from catchment.model.table import Table
 from catchment.targets.ods import shapes
+from catchment.targets.ods.altering import altering, lock
 from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.registry import Entry, Registry, Stored
-
-_NOWAIT = "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT"
-_IN_LINE = """
-SET LOCAL lock_timeout = '5s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = 0
-"""
-
-_PATIENCE = 0.5  # seconds: readers wait meanwhile; it is retried
-_POLL = 0.01
-
-_KEEPS_OTHERS_WAITING = """
-SELECT FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE l.pid = pg_backend_pid() AND l.mode = 'AccessExclusiveLock' AND l.granted
-  AND c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'catchment'
-LIMIT 1
-"""
-
-_VIEWS = """
-SELECT DISTINCT r.ev_class::regclass::text
-FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
-  AND d.refobjid = %s::regclass AND r.ev_class <> d.refobjid
-ORDER BY 1
-"""
-
-
-_HOLDERS = """
-SELECT min(l.pid) FROM pg_locks l
-WHERE l.relation = %s::regclass AND l.granted AND l.pid <> pg_backend_pid()
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-
-
-@contextlib.contextmanager
-def altering(connection: psycopg.Connection, source: str, live: Relation, table: Table) -> Iterator[None]:
-    """Do all of it or nothing. Raises TableMisshapen for what the ODS does not allow.
-
-    Raises TargetUnreachable, which is retried, when readers hold the table for longer than a few seconds.
-    """
-    try:
-        with connection.transaction():
-            _lock(connection, source, live, table)
-            yield
-    except psycopg.IntegrityError:
-        raise shapes.misshapen(
-            f"rows of {live.quoted} in the ODS do not fit its new key", source, live, table
-        ) from None
-    except (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.InternalError) as error:
-        what = f"{live.quoted} in the ODS cannot follow: {error.diag.message_primary} (SQLSTATE {error.sqlstate})"
-        views = [view for (view,) in connection.execute(_VIEWS, (live.quoted,))]
-        if not views:
-            raise shapes.misshapen(what, source, live, table) from None
-        remedy = f"in the ODS drop what depends on it ({', '.join(views)}), then `catchment backfill {source} {table}`"
-        raise TableMisshapen(what, source=source, table=str(table), remedy=f"{remedy}, and make that again") from None
-
-
-def _lock(connection: psycopg.Connection, source: str, relation: Relation, table: Table) -> None:
-    """Keep readers away for the rest of the transaction. Raises TargetUnreachable after a while.
-
-    Whoever keeps readers of one table waiting must not wait in line for another: a reader of both could be the one that
-    PostgreSQL ends as the victim of a deadlock. We look whether it is free instead, and give way when it stays taken.
-    https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-DEADLOCKS
-    """
-    others_wait = connection.execute(_KEEPS_OTHERS_WAITING).fetchone() is not None
-    deadline = time.monotonic() + _PATIENCE
-    while not _locked(connection, relation, _NOWAIT if others_wait else _IN_LINE):
-        if not others_wait or time.monotonic() > deadline:
-            (holder,) = connection.execute(_HOLDERS, (relation.quoted,)).fetchone() or (None,)
-            raise TargetUnreachable(
-                f"a transaction in the ODS (pid {holder}) holds {relation.quoted}, whose shape is to change",
-                source=source,
-                table=str(table),
-                remedy="end that transaction; all goes on as soon as it is gone",
-            )
-        time.sleep(_POLL)
-
-
-def _locked(connection: psycopg.Connection, relation: Relation, statement: str) -> bool:
-    try:
-        with connection.transaction():
-            connection.execute(sql.SQL(statement).format(relation.identifier))
-    except psycopg.errors.LockNotAvailable:
-        return False
-    return True
 
 
 def follow(connection: psycopg.Connection, source: str, live: Stored, table: Table) -> Stored:
@@ -219,7 +134,7 @@ def move(
     live = entry.live
     if live is None or live.relation == (wanted := live_relation(source, dataset, table)):
         return entry
-    with altering(connection, source, live.relation, table):
+    with altering(connection, source, live.relation, table, to=wanted):
         give_way(connection, registry, source, wanted, entry.oid, table)
         passing = f"catchment {entry.oid}"
         _alter(connection, live.relation, sql.SQL("RENAME TO {}").format(sql.Identifier(passing)))
@@ -266,7 +181,7 @@ def give_way(
             remedy=f"rename or drop it, then `catchment backfill {source} {table}`",
         )
     for other in others:
-        _lock(connection, source, place, table)
+        lock(connection, source, place, table)
         aside = Relation(place.schema, shortened(place.name, f" (was {other.oid})"))
         _alter(connection, place, sql.SQL("RENAME TO {}").format(sql.Identifier(aside.name)))
         registry.save(replace(other, live=other.live and replace(other.live, relation=aside)))

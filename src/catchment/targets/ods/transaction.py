@@ -20,7 +20,7 @@ from catchment.model.batch import (
     TableRows,
     Truncated,
 )
-from catchment.model.errors import TableMisshapen, TargetRefused
+from catchment.model.errors import TableMisshapen
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
@@ -180,14 +180,19 @@ class Transaction:
 
     def _begin_shadow(self, refill: str, table: Table) -> None:
         entry = self._registry.entry(table.oid)
+        shadow = shadow_relation(self._source, table.oid)
         if entry.shadow:
             shapes.drop(self._connection, entry.shadow.relation)
         if entry.live is None:
-            entry = replace(entry, live=self._take_place(table), current=False)
+            try:
+                entry = replace(entry, live=self._take_place(table), current=False)
+            except TableMisshapen as error:
+                # Readers have never seen it: what is recorded of its shadow says what it is called.
+                self._registry.save(_stopped(replace(entry, shadow=Stored(shadow, table), refill=None), error))
+                return
         elif entry.live.shape.version != table.version:
             # Nobody told how it got this shape: changes are missing up to here.
             entry = replace(entry, current=False)
-        shadow = shadow_relation(self._source, table.oid)
         shapes.create(self._connection, shadow, table)
         self._registry.save(replace(entry, shadow=Stored(shadow, table), refill=refill))
 
@@ -205,11 +210,11 @@ class Transaction:
                 return replace(earlier.live, shape=shapes.known_by_name(earlier.live.shape, table))
         shapes.create_schema(self._connection, self._source, live.schema)
         if shapes.exists(self._connection, live) and not self._registry.at(live):
-            raise TargetRefused(
+            raise TableMisshapen(
                 f"{live.quoted} is already there in the ODS and was not made by Catchment for this table",
                 source=self._source,
                 table=str(table),
-                remedy="rename or drop it",
+                remedy=f"rename or drop it, then `catchment backfill {self._source} {table}`",
             )
         return None
 
