@@ -214,17 +214,27 @@ def test_a_source_without_any_transaction_is_not_late(
     assert abs((datetime.now(UTC) - committed_at).total_seconds()) < 3600
 
 
-def test_a_table_without_columns_stops_alone(
+def test_a_table_without_columns_is_as_good_as_any_until_it_has_rows_and_then_stops_alone(
     source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:
     make_places(source_database)
-    execute(source_database, "CREATE TABLE nothing ()", "INSERT INTO nothing DEFAULT VALUES")
+    execute(source_database, "CREATE TABLE nothing ()", "CREATE TABLE emptied (n int)")
     hub = hub_factory({"orders": source_database}, ods=ods_database)
+    hub.until_caught_up()
+    execute(source_database, "ALTER TABLE emptied DROP n", "INSERT INTO nothing DEFAULT VALUES")
+    execute(source_database, "INSERT INTO places VALUES (2000, 'new')")
     stopped = hub.command("run", "--until-caught-up", expect=1)
-    assert "table public.nothing: has no column; add one, or leave it out of the publication" in stopped.stderr
-    execute(source_database, "INSERT INTO nothing DEFAULT VALUES", "INSERT INTO places VALUES (2000, 'new')")
+    assert "table public.nothing: has rows, but no column of them is shared; add a column," in stopped.stderr
+    execute(source_database, "INSERT INTO nothing DEFAULT VALUES", "INSERT INTO places VALUES (2001, 'new')")
     hub.command("run", "--until-caught-up", expect=1)
-    assert has_rows(ods_database, "orders.places", 1001)
+    assert has_rows(ods_database, "orders.places", 1002)
+    execute(source_database, "TRUNCATE nothing", "ALTER TABLE nothing REPLICA IDENTITY FULL")
+    hub.command("backfill", "orders", "public.nothing", "public.emptied", expect=None)
+    hub.until_caught_up()
+    hub.command("verify", "orders")
+    execute(source_database, "INSERT INTO nothing DEFAULT VALUES", "ALTER TABLE nothing ADD n int DEFAULT 7")
+    hub.until_caught_up()
+    assert one(ods_database, "SELECT n FROM orders.nothing") == 7
 
 
 def test_promise_5_a_table_that_stops_in_the_ods_keeps_a_run_from_being_caught_up(

@@ -170,7 +170,8 @@ def test_rows_that_change_their_partition_arrive_through_the_root_and_through_th
             for dsn in sources.values():
                 commit(dsn, move)
         if moves:
-            commit(sources["leaves"], "TRUNCATE north")
+            for dsn in sources.values():
+                commit(dsn, "TRUNCATE north")  # through the root the stream does not tell it
         hub.until_caught_up()
         for name, dsn in sources.items():
             assert_ods_equals_source(ods_database, name, dsn)

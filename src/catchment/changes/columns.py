@@ -99,7 +99,7 @@ class RowIndex:
     def __init__(self, columns: Sequence[pa.Array[Any]]) -> None:
         self._values = [column.unique() for column in columns]
         self._steps: list[Rows] = []
-        place = np.zeros(len(columns[0]), dtype=np.int64)
+        place = np.zeros(len(columns[0]) if columns else 0, dtype=np.int64)
         for column, values in zip(columns, self._values, strict=True):
             pairs = place * len(values) + _positions(column, values)
             step = np.unique(pairs)

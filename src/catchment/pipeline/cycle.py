@@ -114,8 +114,6 @@ class Cycle:
         published = reader.describe()
         if published is None:
             return
-        if not published.table.columns:
-            raise TableStopped("has no column", remedy="add one, or leave it out of the publication")
         self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
         if self.piece.blocks:
             self._read_blocks(reader, published)
@@ -173,6 +171,9 @@ class Cycle:
                 if self._cancelled.is_set():
                     return
                 for columns in reader.read(published, part.leaf, part.begin, part.end):
+                    if not columns:
+                        remedy = "add a column, delete its rows, or leave it out of the publication"
+                        raise TableStopped("has rows, but no column of them is shared", remedy=remedy)
                     with self._holding:
                         self.held.write(columns)
                         self.rows = self.held.rows

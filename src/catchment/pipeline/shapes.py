@@ -101,6 +101,9 @@ class Shapes:
             if known.followed:
                 self._keep(_unfollowed(known))  # they are of a shape that it was thought to have no more
             return None
+        if not known.table.columns:
+            self._keep(_unfollowed(known))  # no target can tell such rows apart: reading it says what is to be done
+            return None
         if _names_rows_without_a_key(known.table, data):
             # They are from before its key was dropped. Once ANALYZE has noticed that it has no index any more, which it
             # writes down as if that had always been so, Relation messages show none for the time before either.

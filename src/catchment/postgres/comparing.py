@@ -227,8 +227,9 @@ class ComparedTable:
 def _hash(columns: Sequence[sql.Composable]) -> sql.Composed:
     """``%L`` prints a value as its type's output function does, which a cast to text does not always."""
     parts = [columns[start : start + _MOST_ARGUMENTS] for start in range(0, len(columns), _MOST_ARGUMENTS)]
-    text = sql.SQL(" || ").join(
+    texts = [
         sql.SQL("format({}, {})").format(sql.Literal("%L," * len(part)), sql.SQL(", ").join(part)) for part in parts
-    )
+    ]
+    text = sql.SQL(" || ").join(texts or [sql.Literal("")])
     hashed = "('x' || left(encode(sha256(convert_to({}, 'UTF8')), 'hex'), 16))::bit(64)::bigint"
     return sql.SQL(hashed).format(text)

@@ -197,9 +197,9 @@ def _merge(connection: psycopg.Connection, shadow: Stored, live: Stored) -> None
     if another_key or not shadow.shape.key:
         if another_key:
             reshape.drop_key(connection, live.relation)
-        connection.execute(
-            sql.SQL("DELETE FROM {live}; INSERT INTO {live} ({names}) SELECT {names} FROM {shadow}").format(**parts)
-        )
+        connection.execute(sql.SQL("DELETE FROM {live}").format(**parts))
+        if names:
+            connection.execute(sql.SQL("INSERT INTO {live} ({names}) SELECT {names} FROM {shadow}").format(**parts))
         if another_key:
             reshape.add_key(connection, live.relation, shadow.shape)
         return
