@@ -230,6 +230,6 @@ def _hash(columns: Sequence[sql.Composable]) -> sql.Composed:
     texts = [
         sql.SQL("format({}, {})").format(sql.Literal("%L," * len(part)), sql.SQL(", ").join(part)) for part in parts
     ]
-    text = sql.SQL(" || ").join(texts or [sql.Literal("")])
+    text = sql.SQL(" || ").join(texts) if texts else sql.SQL("''")
     hashed = "('x' || left(encode(sha256(convert_to({}, 'UTF8')), 'hex'), 16))::bit(64)::bigint"
     return sql.SQL(hashed).format(text)
