@@ -12,6 +12,7 @@ from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals
 
 from catchment.demo.cluster import Cluster
 from catchment.model.lsn import Lsn
+from catchment.postgres.connection import connect, of_source
 
 
 @pytest.mark.every_server_version
@@ -226,3 +227,12 @@ def test_a_source_that_does_not_know_its_encoding_is_read_as_utf8_or_refused(
     refused = hub.command("run", "--until-caught-up", expect=1)
     assert "source orders, table public.places" in refused.stderr
     assert "UTF-8" in refused.stderr
+
+
+def test_promise_2_a_source_does_not_compile_what_it_is_asked(source_database: str) -> None:
+    execute(source_database, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = on', current_database()); END $$")
+    connection = connect(source_database, of_source("orders"))
+    try:
+        assert connection.execute("SHOW jit").fetchone() == ("off",), "that takes a second for each look at the catalog"
+    finally:
+        connection.close()

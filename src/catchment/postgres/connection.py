@@ -40,6 +40,8 @@ PINNED = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "row_security": "off",
+    # To compile what we ask of a catalog takes a second; to answer it, some milliseconds.
+    "jit": "off",
 }
 """Settings under which values are rendered and parsed; databases and roles may bring others, so each session says them.
 
