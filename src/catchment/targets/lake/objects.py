@@ -8,11 +8,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from operator import attrgetter
 from posixpath import dirname
 from typing import Any
-from uuid import uuid4
 
 import obstore.store
 import pyarrow as pa
@@ -22,6 +21,7 @@ from catchment.model.errors import TargetError, TargetRefused, TargetUnreachable
 from catchment.targets.lake.naming import FRONTIERS
 from catchment.targets.lake.store import Content, Found
 
+_PROBE = f"{FRONTIERS}/.conditional"
 _PART = 8 << 20
 _PARTS_AT_ONCE = 4
 _STATUS = re.compile(r"status code: ([0-9]{3})")
@@ -139,17 +139,11 @@ class BucketStore:
 
     def _see_that_it_is_conditional(self) -> None:
         """A store that does not know the condition overwrites what is there, and says that all is well."""
-        path = f"{FRONTIERS}/.conditional-{uuid4().hex}"
-        self._put_if_absent(path, b"first")
-        try:
-            if self._put_if_absent(path, b"second"):
-                raise TargetRefused(
-                    f"{self._uri} overwrites what is there although it is told not to (If-None-Match)",
-                    remedy="use an object store with conditional writes: without them two writers destroy a lake",
-                )
-        finally:
-            with suppress(TargetError):
-                self.remove(path)
+        if self._put_if_absent(_PROBE, b"") and self._put_if_absent(_PROBE, b""):
+            raise TargetRefused(
+                f"{self._uri} overwrites what is there although it is told not to (If-None-Match)",
+                remedy="use an object store with conditional writes: without them two writers destroy a lake",
+            )
         self._is_conditional = True
 
     @contextmanager
