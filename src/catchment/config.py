@@ -307,6 +307,8 @@ def _explained(path: Path, error: ValidationError) -> ConfigError:
         remedy = f"write {how}; `catchment init` shows it"
     elif example := _example(at):
         remedy = f"write for instance {key} = {example}"
+    elif first["type"] == "string_type":
+        remedy = "write it in quotes"
     return ConfigError(f"{path}: {what}", remedy=remedy)
 
 

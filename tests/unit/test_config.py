@@ -44,6 +44,29 @@ def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "geheim" not in repr(settings)
 
 
+def test_where_a_lake_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "geheim = x")
+    path, lakes = tmp_path / "catchment.toml", {}
+    for uri in (
+        "lake",
+        "/data/lake",
+        "file:///data/${SECRET}",
+        "s3://bucket/a/lake",
+        "gs://bucket",
+        "az://container/lake",
+    ):
+        path.write_text(GOOD + f'[lake]\nuri = "{uri}"\n')
+        lake = load(path).lake
+        assert lake is not None
+        lakes[uri] = lake.uri
+    assert list(lakes.values()) == [f"{tmp_path}/lake", "/data/lake", "/data/geheim = x", *list(lakes)[3:]]
+    path.write_text(GOOD + '[lake]\nuri = "s3://b"\n[lake.options]\nsecret_access_key = "a=${SECRET}"\n')
+    settings = load(path)
+    assert settings.lake is not None
+    assert settings.lake.options == {"secret_access_key": "a=geheim = x"}
+    assert "geheim" not in repr(settings)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -61,6 +84,18 @@ def test_defaults_and_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
         ('"orders"', '"public"', "source[0].name: public is reserved"),
         ("SECRET", "NOT_SET", "source[0].dsn: the environment variable NOT_SET is not set"),
         ("{source}", "orders", "feed[0].path: the path needs {source} in it"),
+        ("[ods]", '[lake]\nuri = "ftp://x"\n[ods]', "lake.uri: a lake cannot be at ftp://; write for instance uri = "),
+        ("[ods]", '[lake]\nuri = "s3://${NOT_SET}"\n[ods]', "lake.uri: the environment variable NOT_SET is not set"),
+        (
+            "[ods]",
+            '[lake]\nuri = "s3://b"\noptions = { key = "${NOT_SET}" }\n[ods]',
+            "lake.options.key: the environment variable NOT_SET is not set",
+        ),
+        (
+            "[ods]",
+            '[lake]\nuri = "s3://b"\n[lake.options]\nallow_http = true\n[ods]',
+            "lake.options.allow_http is not a string; write it in quotes",
+        ),
         ("[ods]", '[[source]]\nname = "orders"\ndsn = "x"\n[ods]', "source orders is there twice"),
         ("dsn = ", "dsn ", "Expected '=' after a key"),
     ],

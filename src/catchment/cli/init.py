@@ -34,7 +34,7 @@ dsn = "host=warehouse.example dbname=ods user=catchment"       # fill in; its us
 
 # Delta tables of what every source has, and of every change: for Spark, DuckDB, Polars and whatever reads Delta.
 # [lake]
-# uri = "file:///data/lake"        # on a local disk
+# uri = "file:///data/lake"        # or s3://bucket/prefix, gs://…, az://…
 
 # Every change as a JSON line, one file for each source.
 # [[feed]]
