@@ -36,7 +36,7 @@ class LakeTable:
     name: str
     uri: str
     version: int
-    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def to_arrow(self) -> pa.Table:
         """All rows."""

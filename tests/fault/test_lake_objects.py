@@ -161,6 +161,7 @@ ANSWERS = [
     ("says.401.Unauthorized", TargetRefused, "access is denied (401 Unauthorized); check the credentials"),
     ("says.404.NoSuchBucket", TargetRefused, "there is no such bucket; make it, or give [lake] another uri"),
     ("says.400.AuthorizationHeaderMalformed", TargetRefused, "(400 AuthorizationHeaderMalformed); check uri and opt"),
+    ("says.301.PermanentRedirect", TargetRefused, "the bucket is in another region; set region in [lake.options]"),
     ("says.501.NotImplemented", TargetRefused, "refuses what it is asked (501 NotImplemented)"),
     ("says.503.SlowDown", TargetUnreachable, "does not answer as it should (503 SlowDown); check the network"),
     ("unconditional", TargetRefused, "If-None-Match); use an object store with conditional writes"),
@@ -206,7 +207,12 @@ def told(error: BaseException) -> str:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_store_that_is_not_there_is_tried_again(s3_server: S3Server, tmp_path: Path) -> None:
+def test_a_store_that_is_not_there_is_tried_again_but_not_one_that_may_not_be_asked(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
+    without = {name: value for name, value in s3_server.options.items() if name != "allow_http"}
+    with pytest.raises(TargetRefused, match='its endpoint is http://; write https://, or allow_http = "true"'):
+        opened("s3://b/lake", without, tmp_path).frontier("orders")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets the port
         options = s3_server.options_through(bound.getsockname()[1])

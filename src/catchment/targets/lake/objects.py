@@ -28,6 +28,8 @@ _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _NO_CREDENTIALS = ("//169.254.", "//metadata.google.internal", "//[fd00:ec2::254]")
+_NOT_HTTPS = "BadScheme"
+_ANOTHER_REGION = "incorrectly configured region"
 _TRIED_AGAIN = frozenset({408, 409, 429})
 
 
@@ -162,6 +164,12 @@ class BucketStore:
         if any(place in str(error) for place in _NO_CREDENTIALS):
             remedy = "set them in the environment of the hub, or in [lake.options]"
             return TargetRefused(f"{self._uri}: no credentials were found", remedy=remedy)
+        if _NOT_HTTPS in str(error):
+            remedy = 'write https://, or allow_http = "true" in [lake.options] where that is safe'
+            return TargetRefused(f"{self._uri}: its endpoint is http://", remedy=remedy)
+        if _ANOTHER_REGION in str(error):
+            remedy = "set region in [lake.options], or AWS_REGION"
+            return TargetRefused(f"{self._uri}: the bucket is in another region", remedy=remedy)
         if isinstance(error, FileNotFoundError):
             return TargetUnreachable(f"{self.location(path)} is gone", remedy="it is tried again")
         if status in (401, 403):
