@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from catchment.model.errors import TargetUnreachable
-from catchment.targets.lake.delta import LOG, Snapshot, needed
+from catchment.targets.lake.delta import LOG, Snapshot, needed, read_all
 from catchment.targets.lake.store import Store
 
 _EVERY = 100
@@ -32,7 +32,8 @@ def write_checkpoint(store: Store, snapshot: Snapshot) -> None:
     would make the table unreadable.
     """
     files = needed(store, snapshot.path, snapshot.version)
-    contents = {name: store.read(f"{snapshot.path}/{LOG}/{name}") or b"" for name in files}
+    read = read_all(store, [f"{snapshot.path}/{LOG}/{name}" for name in files])
+    contents = {name: content or b"" for name, content in zip(files, read, strict=True)}
     name = f"{snapshot.version:020}.checkpoint.parquet"
     try:
         made, last = _made(contents, name)

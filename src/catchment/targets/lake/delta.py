@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from catchment.targets.lake.deleted import Stored
 from catchment.targets.lake.store import Store
 
 LOG = "_delta_log"
+_AT_ONCE = 16
 _COMMIT = re.compile(r"([0-9]{20})\.json")
 _CHECKPOINT = re.compile(r"([0-9]{20})\.checkpoint\.parquet")
 _NO_ROOM_FOR_OTHERS = "if it is not an earlier run that is just ending, let nobody else write to the lake's tables"
@@ -157,15 +159,14 @@ def read_snapshot(store: Store, path: str, version: int | None = None) -> Snapsh
     if not names:
         return None
     replay = _Replay()
-    for name in names:
-        if _CHECKPOINT.fullmatch(name):
-            replay.checkpoint(store, f"{path}/{LOG}/{name}")
-        else:
-            content = store.read(f"{path}/{LOG}/{name}")
-            if content is None:
-                remedy = "put its file back, or refill the table"
-                raise TargetRefused(f"version {int(name[:20])} of {path} is gone", remedy=remedy)
-            replay.commit(content)
+    if _CHECKPOINT.fullmatch(names[0]):
+        replay.checkpoint(store, f"{path}/{LOG}/{names[0]}")
+    commits = [name for name in names if _COMMIT.fullmatch(name)]
+    for name, content in zip(commits, read_all(store, [f"{path}/{LOG}/{name}" for name in commits]), strict=True):
+        if content is None:
+            remedy = "put its file back, or refill the table"
+            raise TargetRefused(f"version {int(name[:20])} of {path} is gone", remedy=remedy)
+        replay.commit(content)
     return replay.snapshot(path, int(names[-1][:20]))
 
 
@@ -180,6 +181,12 @@ def needed(store: Store, path: str, version: int | None = None) -> list[str]:
     begin = max((each for each in checkpoints if each <= newest), default=-1)
     later = [f"{each:020}.json" for each in range(begin + 1, newest + 1)]
     return [checkpoints[begin], *later] if begin >= 0 else later
+
+
+def read_all(store: Store, paths: Sequence[str]) -> list[bytes | None]:
+    """The contents of many small files, several at a time: in an object store each takes its while."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(store.read, paths))
 
 
 class _Replay:
