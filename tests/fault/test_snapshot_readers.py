@@ -13,7 +13,9 @@ from places import execute, one
 from catchment.model.errors import TableLocked
 from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import connect, of_source
+from catchment.postgres.reading import SourceReader
 from catchment.postgres.snapshot import SnapshotReader
+from catchment.postgres.source import Source
 
 TRANSLATION = of_source("shop")
 
@@ -88,3 +90,17 @@ def test_promise_2_a_second_reader_does_not_either(source_database: str, publish
             second.close()
     with psycopg.connect(source_database) as connection:
         assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
+
+
+def test_what_inherits_from_a_table_is_not_touched(source_database: str, published: PublishedTable) -> None:
+    execute(
+        source_database,
+        "CREATE FOREIGN DATA WRAPPER unreachable; CREATE SERVER far FOREIGN DATA WRAPPER unreachable",
+        "CREATE FOREIGN TABLE far_items () INHERITS (items) SERVER far",
+    )
+    with SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as reader:
+        reader.begin()
+        assert read(reader, published) == 1000
+    source = Source("shop", source_database, "catchment", "catchment_shop")
+    with SourceReader(source) as verifying, verifying.snapshot(published):
+        assert verifying.compared(published).buckets().rows.sum() == 1000

@@ -87,9 +87,7 @@ class SourceReader:
         table = published.table
         with self._translation.around(str(table)):
             key = key_columns(self._catalog, table.oid, table.key)
-        # A partitioned table has its rows in its partitions; any other is read without what inherits from it.
-        only = sql.SQL("" if published.partitioned else "ONLY ")
-        relation = sql.SQL("{}{}").format(only, sql.Identifier(table.schema, table.name))
+        relation = _relation(published)
         names = [column.name for column in table.columns]
         return ComparedTable(
             self._connection, self._translation, str(table), relation, names, key, published.row_filter
@@ -103,10 +101,9 @@ class SourceReader:
         https://www.postgresql.org/docs/current/mvcc-caveats.html
         """
         table = published.table
-        name = sql.Identifier(table.schema, table.name)
         with self._translation.around(str(table)), begun(self._catalog):
             # LOCK TABLE asks for more than SELECT on some columns.
-            self._catalog.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(name))
+            self._catalog.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_relation(published)))
             with begun(self._connection, SNAPSHOT):
                 ((snapshot, position, segment_bytes),) = self._connection.execute(
                     """SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
@@ -137,3 +134,9 @@ class SourceReader:
         if any(count >= _MOST_CHANGES for _, count in found):
             return None
         return frozenset(oid for oid, _ in found)
+
+
+def _relation(published: PublishedTable) -> sql.Composed:
+    """A partitioned table has its rows in its partitions; any other is read without what inherits from it."""
+    only = sql.SQL("" if published.partitioned else "ONLY ")
+    return sql.SQL("{}{}").format(only, sql.Identifier(published.table.schema, published.table.name))

@@ -142,18 +142,21 @@ class SnapshotReader:
         # they wait for the lock we have, and no deadlock is found: these are two sessions.
         self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_READ_TIMEOUT)))
 
-    def _name(self) -> tuple[str, str] | None:
-        """The table's name now: it may have been renamed."""
-        query = """SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE c.oid = %s"""
+    def _name(self) -> tuple[str, str, bool] | None:
+        """Schema and name of the table now, since it may have been renamed, and whether it has partitions."""
+        query = """SELECT n.nspname, c.relname, c.relkind = 'p'
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s"""
         return self._lock.execute(query, (self._table.oid,)).fetchone()
 
-    def _take_lock(self, name: tuple[str, str]) -> None:
+    def _take_lock(self, name: tuple[str, str, bool]) -> None:
         self._lock.rollback()
         try:
             self._lock.execute("BEGIN")
             self._lock.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_TIMEOUT)))
-            self._lock.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(sql.Identifier(*name)))
+            *relation, partitioned = name
+            # What inherits from a table is none of ours, and may be a foreign table that cannot be reached.
+            only = sql.SQL("" if partitioned else "ONLY ")
+            self._lock.execute(sql.SQL("SELECT FROM {}{} LIMIT 0").format(only, sql.Identifier(*relation)))
             self._locked = self._name() == name
         except psycopg.errors.LockNotAvailable:
             raise self._given_up("is locked by another transaction") from None
@@ -178,7 +181,7 @@ class SnapshotReader:
             if not any(leaf.whole for leaf in leaves) or (name := self._name()) is None:
                 return leaves
         blocks = max(1, sum(leaf.blocks for leaf in leaves))
-        return [Leaf(self._table.oid, *name, self._table.filenode, blocks, whole=True)]
+        return [Leaf(self._table.oid, *name[:2], self._table.filenode, blocks, whole=True)]
 
     def read(self, published: PublishedTable, leaf: Leaf, begin: int, end: int) -> Iterator[list[pa.Array[Any]]]:
         """The rows that the publication shares of these blocks, as columns of text, a few megabytes at a time.
