@@ -29,6 +29,7 @@ from catchment.hub.sqlite import SqliteHub
 from catchment.log.base import LogWriter
 from catchment.log.sqlite import SqliteLog
 from catchment.model.batch import Batch, Message, Place, SchemaChanged
+from catchment.model.errors import HubError
 from catchment.model.lsn import Lsn
 from catchment.model.table import Column, ReplicaIdentity, Table
 
@@ -366,10 +367,26 @@ def test_backfill_need_not_wait(config: Path, state: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "asked for: request 1\n")
 
 
+def was_asked(hub: SqliteHub) -> bool:
+    try:
+        return hub.find(1).worker is None
+    except HubError:
+        return False
+
+
 def test_backfill_ends_when_the_hub_does(config: Path, state: Path) -> None:
     lock = StateLock(state)
-    threading.Timer(0.3, lock.release).start()
+
+    def end_once_asked() -> None:
+        with closing(SqliteHub(state / "hub.sqlite")) as hub:
+            while not was_asked(hub):
+                time.sleep(0.01)
+        lock.release()
+
+    ending = threading.Thread(target=end_once_asked)
+    ending.start()
     line = error_of(catchment("backfill", "orders"), 1)
+    ending.join()
     assert "the hub has ended: request 1 is withdrawn, nothing was done" in line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TableMisshapen
 from catchment.model.table import ReplicaIdentity, Table
 from catchment.targets.ods.naming import live_relation, shortened
 
@@ -20,7 +20,7 @@ def test_public_lands_in_the_datasets_schema_and_others_beside_it() -> None:
 
 def test_a_schema_that_postgresql_would_cut_is_refused_with_a_remedy() -> None:
     assert live_relation("s", "a" * 30, in_schema("é" * 15 + "x"))
-    with pytest.raises(TargetRefused) as caught:
+    with pytest.raises(TableMisshapen) as caught:
         live_relation("s", "a" * 30, in_schema("é" * 16))
     assert caught.value.table == "é" * 16 + ".Order Lines"
     assert caught.value.remedy
