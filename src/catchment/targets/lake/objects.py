@@ -108,12 +108,12 @@ class BucketStore:
 
     def remove(self, *paths: str) -> None:
         """Delete files or whole directories, if they are there."""
-        there = []
-        for parent in sorted({dirname(path) for path in paths}):
+        wanted, there = set(paths), []
+        for parent in sorted({dirname(path) for path in wanted}):
             with self._translated(parent):
                 listed = self._objects.list_with_delimiter(parent or None)
-            there += [each["path"] for each in listed["objects"] if each["path"] in paths]
-            for directory in (each for each in listed["common_prefixes"] if each in paths):
+            there += [each["path"] for each in listed["objects"] if each["path"] in wanted]
+            for directory in (each for each in listed["common_prefixes"] if each in wanted):
                 there += [each["path"] for each in self._below(directory)]
         if there:
             with self._translated(there[0]):
