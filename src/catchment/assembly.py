@@ -47,7 +47,7 @@ def build_targets(settings: Settings) -> list[Target]:
         targets.append(OdsTarget(settings.ods.dsn, datasets))
     if settings.lake is not None:
         store = open_store(settings.lake.uri, settings.lake.options)
-        targets.append(LakeTarget(store, settings.hub.state / "lake", datasets))
+        targets.append(LakeTarget(store, settings.hub.state / "lake", datasets, keep=settings.lake.keep))
     return targets
 
 

@@ -6,10 +6,11 @@ import difflib
 import os
 import re
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from catchment.model.errors import ConfigError
 from catchment.variables import expanded, put_in
@@ -17,6 +18,8 @@ from catchment.variables import expanded, put_in
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _RESERVED = {"catchment", "public"}
 _OBJECT_STORES = ("s3://", "gs://", "az://")
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
 
 
@@ -83,6 +86,13 @@ def _lake_uri(value: str) -> str:
             'write for instance uri = "file:///data/lake", or "s3://bucket/lake"',
         )
     return value
+
+
+def _duration(value: object) -> object:
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise _Mistake("a duration is a whole number and s, m, h or d", 'write for instance keep = "7d"')
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def _address(value: str) -> str:
@@ -189,6 +199,13 @@ class LakeSettings(Section):
         repr=False,
         description="of the object store, named as in delta-rs; they go before what the environment says",
         examples=['{ region = "eu-central-1", access_key_id = "…", secret_access_key = "${LAKE_KEY}" }'],
+    )
+    keep: Annotated[timedelta, BeforeValidator(_duration)] = Field(
+        default="7d",
+        validate_default=True,
+        description="how long what was the last frontier can still be read after another one has followed it,"
+        " in seconds, minutes, hours or days (`90s`, `30m`, `12h`, `7d`)",
+        examples=['"7d"'],
     )
 
 

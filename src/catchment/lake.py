@@ -113,13 +113,13 @@ class Lake:
         return None if version is None else LakeTable(name, self._store.location(path), version, self._options)
 
     def _last(self, source: str, covers: Callable[[Frontier], bool]) -> Record | None:
-        """Records are in the order of what they cover."""
+        """Records are in the order of what they cover; the first ones may have been removed just now."""
         records = Records(self._store, source)
         numbers = records.numbers()
 
         def is_behind(number: int) -> bool:
             record = records.read(number)
-            return record is None or record.frontier is None or not covers(record.frontier)
+            return record is not None and (record.frontier is None or not covers(record.frontier))
 
         found = bisect_right(numbers, False, key=is_behind)
         return records.read(numbers[found - 1]) if found else None

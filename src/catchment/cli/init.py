@@ -35,6 +35,7 @@ dsn = "host=warehouse.example dbname=ods user=catchment"       # fill in; its us
 # Delta tables of what every source has, and of every change: for Spark, DuckDB, Polars and whatever reads Delta.
 # [lake]
 # uri = "file:///data/lake"        # or s3://bucket/prefix, gs://…, az://…
+# keep = "7d"                      # for so long earlier frontiers can be read
 
 # Every change as a JSON line, one file for each source.
 # [[feed]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from catchment.targets.base import Pace, Target
 
 _ROUND_SECONDS = 0.5
 _ASKED_SECONDS = 0.1
+_SHARE_OF_UPKEEP = 0.5
 
 
 class Deliverer:
@@ -74,16 +76,25 @@ class Deliverer:
             span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
             if span.log != identity:
                 return
-            if span.last > position:
-                if self.patient and not self._is_due(span):
-                    self._stopping.sleep(_ASKED_SECONDS)
-                    continue
+            if span.last <= position:
+                self._tend(0)
+            elif self.patient and not self._is_due(span):
+                self._tend(0)
+                self._stopping.sleep(_ASKED_SECONDS)
+            else:
+                began = time.monotonic()
                 passed = self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
                 position = self.position = span.last
                 if passed.reshaped:
                     lacks.look_again()
+                self._tend(_SHARE_OF_UPKEEP * (time.monotonic() - began))
         if self.target.pace.delay > 0:
             self._flush(refills, identity, position)
+
+    def _tend(self, seconds: float) -> None:
+        """A piece for each round that has nothing else to do; under load a share of the time."""
+        with self.status.waiting():
+            self.target.tend(self.source, seconds)
 
     def _flush(self, refills: Refills, identity: UUID, position: int) -> None:
         """Before the end: what waited for its time."""

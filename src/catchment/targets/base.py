@@ -52,6 +52,13 @@ class Target(Protocol):
         """
         ...
 
+    def tend(self, source: str, seconds: float) -> None:
+        """Do some of what can wait, in pieces of a second at most: no more once so much time has passed.
+
+        Called again and again, whether or not there is something to do. Raises TargetError.
+        """
+        ...
+
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Tables that wait for a refill though none is under way, by their names in the source. Raises TargetError.
 

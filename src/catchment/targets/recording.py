@@ -69,6 +69,9 @@ class RecordingTarget:
         if taken:
             self.recording.setdefault(source, []).extend(taken)
 
+    def tend(self, source: str, seconds: float) -> None:
+        """There is nothing to do."""
+
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """As ``missing`` says."""
         self._check_open()

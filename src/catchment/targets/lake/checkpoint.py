@@ -6,6 +6,7 @@ https://github.com/delta-io/delta/blob/master/PROTOCOL.md#checkpoints
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,12 +21,12 @@ _EVERY = 100
 _LAST = "_last_checkpoint"
 
 
-def is_due(before: int, now: int) -> bool:
-    """Whether a table that has gone on from one version to another is to have a checkpoint."""
-    return now // _EVERY > before // _EVERY
+def is_due(snapshot: Snapshot) -> bool:
+    """Whether this version of a table is to have a checkpoint."""
+    return snapshot.version - max(0, snapshot.checkpoint) >= _EVERY
 
 
-def write_checkpoint(store: Store, snapshot: Snapshot) -> None:
+def write_checkpoint(store: Store, snapshot: Snapshot) -> Snapshot:
     """Write that of this version.
 
     delta-rs makes it, on a copy of the log: it does not wait for the disk, and a checkpoint that is named but not whole
@@ -42,6 +43,7 @@ def write_checkpoint(store: Store, snapshot: Snapshot) -> None:
         raise TargetUnreachable(f"no checkpoint of {snapshot.path} could be made: {error}", remedy=remedy) from error
     if store.create(f"{snapshot.path}/{LOG}/{name}", made):
         store.replace(f"{snapshot.path}/{LOG}/{_LAST}", last)
+    return replace(snapshot, checkpoint=snapshot.version)
 
 
 def _made(contents: Mapping[str, bytes], name: str) -> tuple[bytes, bytes]:

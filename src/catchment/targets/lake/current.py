@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from catchment.targets.lake.index import Alive, KeyIndex
 from catchment.targets.lake.keys import Hashes, hashes
 from catchment.targets.lake.left_out import Left, told_before
 from catchment.targets.lake.local import LocalStore
+from catchment.targets.lake.naming import index_path
 from catchment.targets.lake.store import Store
 from catchment.targets.lake.vectors import Vectors
 
@@ -51,7 +51,7 @@ class CurrentTable:
         self.shape = Table.from_json(json.loads(snapshot.configuration[_SHAPE]))
         self._store = store
         self._cache = cache
-        self._directory = hashlib.sha256(snapshot.path.encode()).hexdigest()[:32]
+        self._directory = index_path(snapshot.configuration[_SOURCE], snapshot.path)
         self._index: KeyIndex | None = None
         self._vectors = Vectors(store, snapshot.path)
 
@@ -127,7 +127,7 @@ class CurrentTable:
         vectors = {
             prefix + file.path: shadow._vectors.of(file) for file in shadow.snapshot.files.values() if file.deleted
         }
-        stored = self._vectors.write(vectors)
+        stored = self._vectors.write(vectors, self.snapshot.version + 1)
         files = [
             replace(file, path=prefix + file.path, deleted=stored.get(prefix + file.path))
             for file in shadow.snapshot.files.values()
@@ -142,10 +142,10 @@ class CurrentTable:
         self._cache.rename(shadow._directory, self._directory)
         self._index = None
 
-    def fold(self) -> None:
-        """Write some files anew as one, without what is deleted, if that is due. No row changes."""
+    def tidy(self) -> bool:
+        """Write some files anew as one, without what is deleted, if that is due; whether it was. No row changes."""
         if not (chosen := due(self.snapshot.files.values())):
-            return
+            return False
         index = self._ready_index()
         columns = known_columns(self.snapshot.schema)
         names = [*(column.name for column in columns), EXACT]
@@ -156,12 +156,13 @@ class CurrentTable:
             parts.append(datafile.table_of(columns, [datafile.typed_in(rows, column) for column in columns]))
         whole = pa.concat_tables(parts, promote_options="default")
         found = hashes([datafile.typed_in(whole, column) for column in self._found_by], index.seed)
-        name, content = datafile.new_name(), datafile.content(whole)
+        name, content = datafile.new_name(self.snapshot.version + 1), datafile.content(whole)
         self._store.write({f"{self.snapshot.path}/{name}": content})
         added = [DataFile(name, content.size, whole.num_rows)] if whole.num_rows else []
         self._commit(Change(chosen, added, rearranged=True))
         index.add(name, found, np.arange(whole.num_rows))
         index.save(self.snapshot.version, self._alive(index))
+        return True
 
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
         net = coalesce(shape, changes)
@@ -237,11 +238,11 @@ class CurrentTable:
             removed.append(file)
             if deleted.count(bits) < file.rows:
                 vectors[file.path] = bits
-        stored = self._vectors.write(vectors)
+        stored = self._vectors.write(vectors, self.snapshot.version + 1)
         added = [replace(file, deleted=stored[file.path]) for file in removed if file.path in stored]
         schema = None
         if new.rows.num_rows:
-            name, content = datafile.new_name(), datafile.content(new.rows)
+            name, content = datafile.new_name(self.snapshot.version + 1), datafile.content(new.rows)
             self._store.write({f"{self.snapshot.path}/{name}": content})
             added.append(DataFile(name, content.size, new.rows.num_rows))
             if EXACT in new.rows.column_names and not has_field(self.snapshot.schema, EXACT):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from catchment.changes.cast import Typed
 from catchment.changes.columns import Rows, take
 from catchment.targets.lake.columns import EXACT, EXACT_TYPE, LakeColumn
+from catchment.targets.lake.naming import stamped
 from catchment.targets.lake.store import Store
 
 _MOST_ROWS = 1 << 16
@@ -21,9 +21,9 @@ _MOST_BYTES = 16 << 20
 _SAMPLE = 1_000
 
 
-def new_name(directory: str = "") -> str:
-    """Of a file that nobody else writes."""
-    return f"{directory}{'/' if directory else ''}part-{uuid4()}.parquet"
+def new_name(version: int, directory: str = "") -> str:
+    """Of a file that nobody else writes, for this version of a table."""
+    return f"{directory}{'/' if directory else ''}part-{stamped(version)}.parquet"
 
 
 def table_of(columns: Sequence[LakeColumn], values: Sequence[Typed]) -> pa.Table:

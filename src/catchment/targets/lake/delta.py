@@ -22,8 +22,7 @@ from catchment.targets.lake.store import Store
 
 LOG = "_delta_log"
 _AT_ONCE = 16
-_COMMIT = re.compile(r"([0-9]{20})\.json")
-_CHECKPOINT = re.compile(r"([0-9]{20})\.checkpoint\.parquet")
+_LOGGED = re.compile(r"([0-9]{20})\.(json|checkpoint\.parquet)")
 _NO_ROOM_FOR_OTHERS = "if it is not an earlier run that is just ending, let nobody else write to the lake's tables"
 
 
@@ -68,7 +67,10 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of a table. ``positions``: how far it has got, by the name of what it follows."""
+    """One version of a table. ``positions``: how far it has got, by the name of what it follows.
+
+    ``checkpoint``: the last version that has one, -1 when there is none.
+    """
 
     path: str
     version: int
@@ -78,6 +80,7 @@ class Snapshot:
     configuration: Mapping[str, str]
     files: Mapping[str, DataFile]
     positions: Mapping[str, int]
+    checkpoint: int = field(default=-1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,28 +162,37 @@ def read_snapshot(store: Store, path: str, version: int | None = None) -> Snapsh
     if not names:
         return None
     replay = _Replay()
-    if _CHECKPOINT.fullmatch(names[0]):
-        replay.checkpoint(store, f"{path}/{LOG}/{names[0]}")
-    commits = [name for name in names if _COMMIT.fullmatch(name)]
-    for name, content in zip(commits, read_all(store, [f"{path}/{LOG}/{name}" for name in commits]), strict=True):
+    begin = -1
+    if names[0].endswith(".parquet"):
+        begin = int(names.pop(0)[:20])
+        replay.checkpoint(store, f"{path}/{LOG}/{begin:020}.checkpoint.parquet")
+    for name, content in zip(names, read_all(store, [f"{path}/{LOG}/{name}" for name in names]), strict=True):
         if content is None:
             remedy = "put its file back, or refill the table"
             raise TargetRefused(f"version {int(name[:20])} of {path} is gone", remedy=remedy)
         replay.commit(content)
-    return replay.snapshot(path, int(names[-1][:20]))
+    return replace(replay.snapshot(path, begin + len(names)), checkpoint=begin)
 
 
 def needed(store: Store, path: str, version: int | None = None) -> list[str]:
     """The files of the log that say what is in a version, the newest if none is given; none when there is no table."""
-    names = store.names(f"{path}/{LOG}")
-    commits = {int(found[1]) for name in names if (found := _COMMIT.fullmatch(name))}
-    checkpoints = {int(found[1]): name for name in names if (found := _CHECKPOINT.fullmatch(name))}
+    commits, checkpoints = logged(store.names(f"{path}/{LOG}"))
     if not commits and not checkpoints:
         return []
-    newest = max([*commits, *checkpoints]) if version is None else version
+    newest = max(commits | checkpoints) if version is None else version
     begin = max((each for each in checkpoints if each <= newest), default=-1)
     later = [f"{each:020}.json" for each in range(begin + 1, newest + 1)]
-    return [checkpoints[begin], *later] if begin >= 0 else later
+    return [f"{begin:020}.checkpoint.parquet", *later] if begin >= 0 else later
+
+
+def logged(names: Iterable[str]) -> tuple[set[int], set[int]]:
+    """Of which versions these files of a log are the commits, and of which they are the checkpoints."""
+    commits: set[int] = set()
+    checkpoints: set[int] = set()
+    for name in names:
+        if found := _LOGGED.fullmatch(name):
+            (checkpoints if found[2] == "checkpoint.parquet" else commits).add(int(found[1]))
+    return commits, checkpoints
 
 
 def read_all(store: Store, paths: Sequence[str]) -> list[bytes | None]:

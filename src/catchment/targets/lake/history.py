@@ -85,8 +85,8 @@ class HistoryTable:
             self._store, self.snapshot, Change(added=files, schema=changed, positions=positions)
         )
 
-    def fold(self) -> None:
-        """Write some files of one day anew as one, if that is due. No row changes."""
+    def tidy(self) -> bool:
+        """Write some files of one day anew as one, if that is due; whether it was. No row changes."""
         days = {file.partition[DAY] for file in self.snapshot.files.values()}
         for day in days:
             chosen = due(file for file in self.snapshot.files.values() if file.partition[DAY] == day)
@@ -95,13 +95,14 @@ class HistoryTable:
                 rows = pa.concat_tables(parts, promote_options="default").sort_by("_seq")
                 files = self._write(rows, pa.repeat(day, rows.num_rows))
                 self.snapshot = delta.commit(self._store, self.snapshot, Change(chosen, files, rearranged=True))
-                return
+                return True
+        return False
 
     def _write(self, rows: pa.Table, days: Any) -> list[DataFile]:
         files, contents = [], {}
         for day in pc.unique(days):
             content = datafile.content(rows.filter(pc.equal(days, day)))
-            name = datafile.new_name(f"{DAY}={day}")
+            name = datafile.new_name(self.snapshot.version + 1, f"{DAY}={day}")
             contents[f"{self.snapshot.path}/{name}"] = content
             count = pc.sum(pc.equal(days, day)).as_py() or 0
             files.append(DataFile(name, content.size, count, {DAY: str(day)}))

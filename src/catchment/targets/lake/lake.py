@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 
 from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
@@ -16,12 +18,13 @@ from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.naming import history_path
 from catchment.targets.lake.record import Entry, Record, Records, first, following
 from catchment.targets.lake.store import Store
+from catchment.targets.lake.vacuum import Vacuum
 
 
 class SourceLake:
     """Good for nothing once something on it failed: what is in memory may not be what is in the lake."""
 
-    def __init__(self, store: Store, cache: LocalStore, source: str) -> None:
+    def __init__(self, store: Store, cache: LocalStore, source: str, keep: timedelta) -> None:
         self.source = source
         self.store = store
         self.record: Record = first()
@@ -29,8 +32,8 @@ class SourceLake:
         self._records = Records(store, source)
         self._current: dict[str, CurrentTable] = {}
         self._histories: dict[str, HistoryTable] = {}
+        self._vacuum = Vacuum(store, cache, source, keep)
         self._touched: set[str] = set()
-        self._checkpoints: dict[str, int] = {}  # the version by which each was looked at
 
     def refresh(self) -> Frontier | None:
         """Look for the last record; what it names is opened anew when somebody else has written it."""
@@ -97,9 +100,17 @@ class SourceLake:
                     source=self.source,
                     remedy="it is tried again with more of the log",
                 )
-        self._look_after_tables()
         named = {entry.oid: self._at_last(entry) for entry in entries}
         self.record = self._records.write(following(self.record, frontier, seq, named))
+
+    def tend(self, seconds: float) -> None:
+        """Do what there is to do beside changes, piece by piece, until it is done or so much time has passed.
+
+        It makes versions that no record names before the next one: no row changes in them.
+        """
+        until = time.monotonic() + seconds
+        while self._piece() and time.monotonic() < until:
+            pass
 
     def forget(self) -> None:
         """Remove everything, and begin by saying so: interrupted, it is finished by whoever comes next."""
@@ -116,17 +127,26 @@ class SourceLake:
             f"{self.store.location(path)} is gone", source=self.source, remedy="put it back, or refill the table"
         )
 
-    def _look_after_tables(self) -> None:
+    def _piece(self) -> bool:
+        """One of a second at most; whether there was one."""
+        if self._vacuum.piece():
+            return True
+        while self._touched:
+            path = min(self._touched)
+            if self._look_after_table(path):
+                return True
+            self._touched.discard(path)
+        return False
+
+    def _look_after_table(self, path: str) -> bool:
         """Of those that were written to: few files, and a short way to what is in them."""
-        for path in sorted(self._touched):
-            for table in (self._current.get(path), self._histories.get(path)):
-                if table is not None:
-                    table.fold()
-                    snapshot = table.snapshot
-                    if is_due(self._checkpoints.get(path, snapshot.version), snapshot.version):
-                        write_checkpoint(self.store, snapshot)
-                    self._checkpoints[path] = snapshot.version
-        self._touched.clear()
+        table = self._current.get(path) or self._histories.get(path)
+        if table is None:
+            return False
+        if is_due(table.snapshot):
+            table.snapshot = write_checkpoint(self.store, table.snapshot)
+            return True
+        return table.tidy()
 
     def _at_last(self, entry: Entry) -> Entry:
         """The entry with the versions that its tables have by now."""
@@ -159,6 +179,7 @@ class SourceLake:
         numbers = [number for number in self._records.numbers() if number != record.number]
         self.store.remove(*(self._records.path(number) for number in numbers))
         self.store.remove(self._records.directory)
+        self._cache.remove(self.source)
         self._current.clear()
         self._histories.clear()
         self.record = first()

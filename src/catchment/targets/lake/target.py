@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -16,25 +17,34 @@ from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.store import Store
 from catchment.targets.lake.transaction import Transaction
 
+KEEP = timedelta(days=7)
 _PACE = Pace(delay=5.0, bytes=64 << 20)
 
 
 class LakeTarget:
     """A target that many threads may use, each for its own source; ``datasets`` says where a source's rows land.
 
-    ``store`` is the lake's; ``cache`` a directory of this machine for what can be made again from it.
+    ``store`` is the lake's; ``cache`` a directory of this machine for what can be made again from it. What was the last
+    record can be read for ``keep`` longer than it was the last one.
     """
 
     scope: Literal["source"] = "source"
 
     def __init__(
-        self, store: Store, cache: Path, datasets: Mapping[str, str], name: str = "lake", pace: Pace = _PACE
+        self,
+        store: Store,
+        cache: Path,
+        datasets: Mapping[str, str],
+        name: str = "lake",
+        pace: Pace = _PACE,
+        keep: timedelta = KEEP,
     ) -> None:
         self.name = name
         self.pace = pace
         self._store = store
         self._cache = LocalStore(cache)
         self._datasets = datasets
+        self._keep = keep
         self._lakes: dict[str, SourceLake] = {}
         self._lock = Lock()
 
@@ -50,6 +60,11 @@ class LakeTarget:
             for frontier, batch in batches:
                 transaction.take(frontier, batch)
             transaction.commit()
+
+    def tend(self, source: str, seconds: float) -> None:
+        """Write small files anew as larger ones, and checkpoints; remove what no kept record needs."""
+        with self._lend(source) as lake:
+            lake.tend(seconds)
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Those whose change of shape takes a refill, and those that somebody removed."""
@@ -74,7 +89,7 @@ class LakeTarget:
     def _lend(self, source: str) -> Iterator[SourceLake]:
         """For a block, after which it is used again only if nothing failed."""
         with self._lock:
-            lake = self._lakes.pop(source, None) or SourceLake(self._store, self._cache, source)
+            lake = self._lakes.pop(source, None) or SourceLake(self._store, self._cache, source, self._keep)
         yield lake
         with self._lock:
             self._lakes[source] = lake

@@ -145,7 +145,7 @@ class Transaction:
     def _begin_shadow(self, refill: str, table: Table) -> None:
         entry = self._entry(table)
         path = current_path(self._dataset, table)
-        shadow = shadow_path(path)
+        shadow = shadow_path(path, self._lake.record.number + 1)
         self._lake.new_current(shadow, table)
         self._entries[table.oid] = replace(
             entry, waits=False, refill=refill, shadow=shadow, shadow_version=0, shadow_since=self._seq

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from uuid import uuid4
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from catchment.changes.columns import Rows, Truths
 from catchment.targets.lake import deleted
 from catchment.targets.lake.delta import DataFile, Snapshot
 from catchment.targets.lake.index import Alive, KeyIndex
+from catchment.targets.lake.naming import stamped
 from catchment.targets.lake.store import Store
 
 
@@ -31,11 +31,11 @@ class Vectors:
             bits = self._known[file.path, file.deleted] = deleted.read(content, file.deleted, file.rows)
         return bits
 
-    def write(self, vectors: Mapping[str, deleted.Bits]) -> dict[str, deleted.Stored]:
-        """Store new ones, by the paths of their files, in one file; they count when a version names them."""
+    def write(self, vectors: Mapping[str, deleted.Bits], version: int) -> dict[str, deleted.Stored]:
+        """Store new ones, by the paths of their files, in one file; they count when this version names them."""
         if not vectors:
             return {}
-        path, content, stored = deleted.file_of(vectors, uuid4())
+        path, content, stored = deleted.file_of(vectors, stamped(version))
         self._store.write({f"{self._path}/{path}": content})
         self._known.update(((name, stored[name]), bits) for name, bits in vectors.items())
         return stored
