@@ -6,7 +6,7 @@ import errno
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from lake_source import a_life, history, opened, record, tables
 
+from catchment.model.batch import Batch
 from catchment.model.errors import TargetUnreachable
-from catchment.targets.lake import checkpoint, folding
+from catchment.model.frontier import Frontier
+from catchment.targets.lake import LakeTarget, checkpoint, folding
 
 CALLS = ("open", "write", "link", "unlink", "rename", "replace", "mkdir", "rmdir")
 
@@ -55,6 +57,11 @@ class Calls:
         return wrapped
 
 
+def deliver(target: LakeTarget, transaction: Iterable[tuple[Frontier, Batch]]) -> None:
+    target.apply("orders", transaction)
+    target.tend("orders", 60)
+
+
 def seen(root: Path) -> tuple[Any, ...]:
     """All that readers see who go through the last record."""
     return (
@@ -76,7 +83,7 @@ def test_promise_1_and_3_a_lake_killed_before_any_call_holds_all_of_a_transactio
         whole = tmp_path / "whole"
         if before.exists():
             shutil.copytree(before, whole)
-        opened(whole).apply("orders", transaction)
+        deliver(opened(whole), transaction)
         outcomes = (seen(before), seen(whole)) if before.exists() else ((None, {}), seen(whole))
         for fatal in range(first, 10_000, 7):
             root = tmp_path / "killed"
@@ -85,11 +92,11 @@ def test_promise_1_and_3_a_lake_killed_before_any_call_holds_all_of_a_transactio
             with pytest.MonkeyPatch.context() as monkeypatch:
                 calls = Calls(monkeypatch, fatal)
                 with suppress(Killed):
-                    opened(root).apply("orders", transaction)
+                    deliver(opened(root), transaction)
             found = seen(root)
             assert found in outcomes
             old, new = old + (found == outcomes[0]), new + (found == outcomes[1])
-            opened(root).apply("orders", transaction)
+            deliver(opened(root), transaction)
             assert seen(root) == outcomes[1]
             shutil.rmtree(root)
             if calls.count < fatal:
@@ -104,7 +111,7 @@ def test_promise_1_any_call_to_the_operating_system_may_fail_once(tmp_path: Path
     life = a_life(tmp_path)
     whole = tmp_path / "whole"
     for transaction in life:
-        opened(whole).apply("orders", transaction)
+        deliver(opened(whole), transaction)
     failed = 0
     for fatal in range(random.randrange(1, 35), 10_000, 35):
         root = tmp_path / str(fatal)
@@ -113,9 +120,9 @@ def test_promise_1_any_call_to_the_operating_system_may_fail_once(tmp_path: Path
             calls = Calls(monkeypatch, fatal, OSError)
             for transaction in life:
                 try:
-                    target.apply("orders", transaction)
+                    deliver(target, transaction)
                 except TargetUnreachable:
-                    target.apply("orders", transaction)
+                    deliver(target, transaction)
                     failed += 1
         assert seen(root) == seen(whole)
         shutil.rmtree(root)
@@ -128,7 +135,7 @@ def test_promise_1_a_lake_forgotten_halfway_is_either_whole_or_begins_anew(tmp_p
     life = a_life(tmp_path)
     before = tmp_path / "before"
     for transaction in life[:3]:
-        opened(before).apply("orders", transaction)
+        deliver(opened(before), transaction)
     expected = seen(before)
     found = set()
     for fatal in range(1, 1000, 6):
@@ -143,7 +150,7 @@ def test_promise_1_a_lake_forgotten_halfway_is_either_whole_or_begins_anew(tmp_p
         if frontier is None:
             assert not (root / "lake" / "orders").exists()
             for transaction in life[:3]:
-                opened(root).apply("orders", transaction)
+                deliver(opened(root), transaction)
         assert seen(root)[1:] == expected[1:]
         if calls.count < fatal:
             break

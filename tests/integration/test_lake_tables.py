@@ -312,6 +312,7 @@ def test_many_small_commits_leave_few_files_checkpoints_and_the_same_rows(
     for number in range(1, 60):
         changes = [("c", str(number), "x"), ("u", str(number // 2), f"{number}")]
         source.change(ACCOUNTS, *changes)
+        source.target.tend("orders", 60)
         if number % 7 == 0:
             source.again()
     source.change(ACCOUNTS, *[("d", str(number)) for number in range(10)])
