@@ -87,7 +87,7 @@ class CurrentTable:
         if self.snapshot.files:
             index = self._ready_index()
             self._commit(Change(removed=list(self.snapshot.files.values())))
-            index.save(self.snapshot.version, self._alive(index))
+            index.save(self.snapshot.version, self.snapshot.files)
 
     def reshape(self, shape: Table, positions: Positions) -> bool:
         """Become this version of the table by new metadata alone; false when that is not possible.
@@ -113,7 +113,7 @@ class CurrentTable:
             self._commit(Change(schema=schema, configuration=configuration, positions=positions))
             self.shape = shape
             if index.table == self._identity:
-                index.save(self.snapshot.version, self._alive(index))
+                index.save(self.snapshot.version, self.snapshot.files)
             else:
                 self._index = None
         return True
@@ -138,14 +138,19 @@ class CurrentTable:
         )
         self.shape = shadow.shape
         index = shadow._ready_index().renamed(self._identity, prefix)
-        index.save(self.snapshot.version, self._alive(index))
+        index.save(self.snapshot.version, self.snapshot.files)
         self._cache.rename(shadow._directory, self._directory)
         self._index = None
 
     def tidy(self) -> bool:
-        """Write some files anew as one, without what is deleted, if that is due; whether it was. No row changes."""
-        if not (chosen := due(self.snapshot.files.values())):
-            return False
+        """Fold files, or merge what the index is made of, if that is due; whether it was. No row changes."""
+        if chosen := due(self.snapshot.files.values()):
+            self._fold(chosen)
+            return True
+        return self._index is not None and self._index.merge(self._alive(self._index))
+
+    def _fold(self, chosen: Sequence[DataFile]) -> None:
+        """Write these anew as one, without what is deleted."""
         index = self._ready_index()
         columns = known_columns(self.snapshot.schema)
         names = [*(column.name for column in columns), EXACT]
@@ -161,8 +166,7 @@ class CurrentTable:
         added = [DataFile(name, content.size, whole.num_rows)] if whole.num_rows else []
         self._commit(Change(chosen, added, rearranged=True))
         index.add(name, found, np.arange(whole.num_rows))
-        index.save(self.snapshot.version, self._alive(index))
-        return True
+        index.save(self.snapshot.version, self.snapshot.files)
 
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
         net = coalesce(shape, changes)
@@ -188,7 +192,7 @@ class CurrentTable:
             stays = np.ones(len(own), dtype=np.bool_)
             stays[incomplete] = place[incomplete] >= 0
             left_out = rows_leaving_out(net.rows.column(UNCHANGED))
-            paths = [f"{self.snapshot.path}/{file}" for file in index.files]
+            paths = {number: f"{self.snapshot.path}/{file}" for number, file in index.files.items()}
             values = told_before(self._store, paths, columns, values, Left(left_out, place, files, rows))
             values = [datafile.spread(value, np.flatnonzero(stays)) for value in values]
             own = own[stays]
@@ -252,7 +256,7 @@ class CurrentTable:
         self._commit(Change(removed, added, schema, positions=positions))
         if new.rows.num_rows:
             index.add(name, new.hashes, np.arange(new.rows.num_rows))
-        index.save(self.snapshot.version, self._alive(index))
+        index.save(self.snapshot.version, self.snapshot.files)
 
     def _commit(self, change: Change) -> None:
         self.snapshot = delta.commit(self._store, self.snapshot, change)
@@ -293,7 +297,7 @@ class CurrentTable:
                 found = hashes([datafile.typed_in(rows, column) for column in columns], index.seed)
                 kept = np.flatnonzero(deleted.kept(self._vectors.of(file), file.rows))
                 index.add(file.path, found[kept], kept)
-        index.save(self.snapshot.version, self._alive(index))
+        index.save(self.snapshot.version, self.snapshot.files)
 
     @staticmethod
     def _by_number(shape: Table) -> dict[int, LakeColumn]:

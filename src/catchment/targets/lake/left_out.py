@@ -30,7 +30,7 @@ class Left:
 
 
 def told_before(
-    store: Store, paths: Sequence[str], columns: Sequence[LakeColumn], values: Sequence[Typed], left: Left
+    store: Store, paths: Mapping[int, str], columns: Sequence[LakeColumn], values: Sequence[Typed], left: Left
 ) -> list[Typed]:
     """The columns with what is left out filled in, where there was a row; ``paths``: of the files, by their numbers."""
     filled = list(values)

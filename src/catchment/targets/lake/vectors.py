@@ -53,7 +53,7 @@ class Vectors:
             order = np.argsort(files, kind="stable")
             begins = np.flatnonzero(np.diff(files[order], prepend=-1))
             for part in np.split(order, begins[1:]) if len(order) else []:
-                file = snapshot.files.get(index.files[files[part[0]]])
+                file = snapshot.files.get(index.files.get(int(files[part[0]]), ""))
                 if file is not None:
                     found[part] = ~deleted.marked(self.of(file), rows[part]) if file.deleted else True
             return found
