@@ -97,6 +97,8 @@ def test_where_a_lake_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             "lake.options.allow_http is not a string; write it in quotes",
         ),
         ("[ods]", '[[source]]\nname = "orders"\ndsn = "x"\n[ods]', "source orders is there twice"),
+        ("[ods]", '[lake]\nuri = "l"\nkeep = "1w"\n[ods]', "lake.keep: a duration is a whole number and s, m, h or d"),
+        ("[ods]", '[lake]\nuri = "l"\nkeep = 7\n[ods]', "lake.keep: a duration is a whole number and s, m, h or d"),
         ("dsn = ", "dsn ", "Expected '=' after a key"),
     ],
 )

@@ -126,6 +126,15 @@ def test_a_failing_target_is_tried_again_and_misses_nothing(pipe: Pipe) -> None:
         eventually(lambda: pipe.told() == [b"1", b"2"])
 
 
+def test_a_target_is_tended_in_rounds_without_work_and_behind_an_apply_for_a_share_of_its_time(pipe: Pipe) -> None:
+    pipe.begin_here()
+    pipe.target.seconds = 0.2
+    with pipe.running():
+        eventually(lambda: pipe.target.tended.count(0) > 1)
+    assert any(0.1 <= seconds < 30 for seconds in pipe.target.tended)
+    assert pipe.target.tended[0] > 0
+
+
 def test_a_target_that_the_log_was_trimmed_past_asks_for_a_refill(pipe: Pipe) -> None:
     pipe.begin_here()
     with pipe.running() as deliverer:

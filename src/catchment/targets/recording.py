@@ -38,6 +38,7 @@ class RecordingTarget:
         self.recording: Recording = {} if recording is None else recording
         self.seconds = 0.0
         self.closed = False
+        self.tended: list[float] = []
         self.missing: dict[str, dict[str, str | None]] = {}
         self._failures: deque[CatchmentError] = deque()
 
@@ -70,7 +71,8 @@ class RecordingTarget:
             self.recording.setdefault(source, []).extend(taken)
 
     def tend(self, source: str, seconds: float) -> None:
-        """There is nothing to do."""
+        """Note how long it might take."""
+        self.tended.append(seconds)
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """As ``missing`` says."""
