@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -154,18 +154,23 @@ class CurrentTable:
         index = self._ready_index()
         columns = known_columns(self.snapshot.schema)
         names = [*(column.name for column in columns), EXACT]
-        parts = []
-        for file in chosen:
-            rows = datafile.read(self._store, f"{self.snapshot.path}/{file.path}", names)
-            rows = rows.filter(pa.array(deleted.kept(self._vectors.of(file), file.rows)))
-            parts.append(datafile.table_of(columns, [datafile.typed_in(rows, column) for column in columns]))
-        whole = pa.concat_tables(parts, promote_options="default")
-        found = hashes([datafile.typed_in(whole, column) for column in self._found_by], index.seed)
-        name, content = datafile.new_name(self.snapshot.version + 1), datafile.content(whole)
-        self._store.write({f"{self.snapshot.path}/{name}": content})
-        added = [DataFile(name, content.size, whole.num_rows)] if whole.num_rows else []
+        found = []
+
+        def parts() -> Iterator[pa.Table]:
+            for file in chosen:
+                rows = datafile.read(self._store, f"{self.snapshot.path}/{file.path}", names)
+                rows = rows.filter(pa.array(deleted.kept(self._vectors.of(file), file.rows)))
+                found.append(hashes([datafile.typed_in(rows, column) for column in self._found_by], index.seed))
+                yield datafile.table_of(columns, [datafile.typed_in(rows, column) for column in columns])
+
+        name = datafile.new_name(self.snapshot.version + 1)
+        content = datafile.content_of(datafile.schema_of(columns, has_field(self.snapshot.schema, EXACT)), parts())
+        own = np.concatenate(found)
+        if len(own):
+            self._store.write({f"{self.snapshot.path}/{name}": content})
+        added = [DataFile(name, content.size, len(own))] if len(own) else []
         self._commit(Change(chosen, added, rearranged=True))
-        index.add(name, found, np.arange(whole.num_rows))
+        index.add(name, own, np.arange(len(own)))
         index.save(self.snapshot.version, self.snapshot.files)
 
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,19 +37,46 @@ def table_of(columns: Sequence[LakeColumn], values: Sequence[Typed]) -> pa.Table
     return pa.table(arrays, names=names)
 
 
+def schema_of(columns: Sequence[LakeColumn], exact: bool, before: Iterable[pa.Field[Any]] = ()) -> pa.Schema:
+    """Of rows with these columns, and ``_exact`` if they have it."""
+    fields = [pa.field(column.name, column.type) for column in columns]
+    return pa.schema([*before, *fields, *([pa.field(EXACT, EXACT_TYPE)] if exact else [])])
+
+
 def content(rows: pa.Table) -> pa.Buffer:
     """As Parquet, in groups small enough that reading a single row stays cheap."""
-    per_row = max(1, rows.nbytes // max(1, rows.num_rows))
+    return content_of(rows.schema, [rows])
+
+
+def content_of(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Buffer:
+    """The same of parts that need not be in memory together; a column that one of them lacks is null there."""
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows,
-        sink,
-        compression="zstd",
-        compression_level=1,
-        row_group_size=_rows_in_group(per_row),
-        use_dictionary=_repetitive(rows),  # type: ignore[arg-type]  # the stub does not know of lists of names
-    )
+    writer: pq.ParquetWriter | None = None
+    for part in parts:
+        rows = _with_all(schema, part)
+        if not rows.num_rows:
+            continue  # nothing can be said of what is repetitive in it
+        if writer is None:
+            writer = pq.ParquetWriter(
+                sink,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=_repetitive(rows),  # type: ignore[arg-type]  # the stub does not know of lists of names
+            )
+        writer.write_table(rows, row_group_size=_rows_in_group(max(1, rows.nbytes // max(1, rows.num_rows))))
+    if writer is not None:
+        writer.close()
     return sink.getvalue()
+
+
+def _with_all(schema: pa.Schema, rows: pa.Table) -> pa.Table:
+    present = set(rows.column_names)
+    columns = [
+        rows.column(field.name).cast(field.type) if field.name in present else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _repetitive(rows: pa.Table) -> list[str]:

@@ -91,12 +91,21 @@ class HistoryTable:
         for day in days:
             chosen = due(file for file in self.snapshot.files.values() if file.partition[DAY] == day)
             if chosen:
-                parts = [datafile.read(self._store, f"{self.snapshot.path}/{file.path}") for file in chosen]
-                rows = pa.concat_tables(parts, promote_options="default").sort_by("_seq")
-                files = self._write(rows, pa.repeat(day, rows.num_rows))
-                self.snapshot = delta.commit(self._store, self.snapshot, Change(chosen, files, rearranged=True))
+                self._fold(chosen, day)
                 return True
         return False
+
+    def _fold(self, chosen: Sequence[DataFile], day: str | None) -> None:
+        paths = [f"{self.snapshot.path}/{file.path}" for file in chosen]
+        begins = [datafile.read_rows(self._store, path, ["_seq"], np.zeros(1, np.int64)) for path in paths]
+        order = sorted(range(len(paths)), key=lambda place: begins[place].column(0)[0].as_py())
+        exact = has_field(self.snapshot.schema, EXACT)
+        schema = datafile.schema_of(known_columns(self.snapshot.schema), exact, HISTORY_FIELDS)
+        content = datafile.content_of(schema, (datafile.read(self._store, paths[place]) for place in order))
+        name = datafile.new_name(self.snapshot.version + 1, f"{DAY}={day}")
+        self._store.write({f"{self.snapshot.path}/{name}": content})
+        whole = DataFile(name, content.size, sum(file.rows for file in chosen), {DAY: day})
+        self.snapshot = delta.commit(self._store, self.snapshot, Change(chosen, [whole], rearranged=True))
 
     def _write(self, rows: pa.Table, days: Any) -> list[DataFile]:
         files, contents = [], {}

@@ -24,7 +24,7 @@ from catchment.targets.lake.local import LocalStore
 
 _FORMAT = 2
 _MANIFEST = "manifest.json"
-_GROWTH = 4
+_GROWTH = 2
 _AT_ONCE = 1 << 20
 
 Alive = Callable[[Rows, Rows], Truths]
@@ -133,7 +133,7 @@ class KeyIndex:
     def merge(self, alive: Alive) -> bool:
         """Merge some runs, or a piece of them, without what is gone, if that is due; whether it was.
 
-        A level is several times as large as the one behind it: there are few, and entries are seldom written again.
+        A level is at least twice as large as the one behind it: there are few, and entries are seldom written again.
         """
         begin = self._first_to_merge()
         several = len(self._levels) - begin > 1

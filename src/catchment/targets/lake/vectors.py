@@ -48,14 +48,16 @@ class Vectors:
     def alive(self, index: KeyIndex, snapshot: Snapshot) -> Alive:
         """Whether rows at places that the index names are in this version of the table."""
 
+        there = sorted((number, snapshot.files[file]) for number, file in index.files.items() if file in snapshot.files)
+        numbers = np.array([number for number, _ in there], dtype=np.int64)
+        vectors = [self.of(file) for _, file in there]
+        bits = np.concatenate([*vectors, np.zeros(1, np.uint8)])
+        begins = 8 * np.cumsum([0, *map(len, vectors)])
+
         def alive(files: Rows, rows: Rows) -> Truths:
-            found = np.zeros(len(files), dtype=np.bool_)
-            order = np.argsort(files, kind="stable")
-            begins = np.flatnonzero(np.diff(files[order], prepend=-1))
-            for part in np.split(order, begins[1:]) if len(order) else []:
-                file = snapshot.files.get(index.files.get(int(files[part[0]]), ""))
-                if file is not None:
-                    found[part] = ~deleted.marked(self.of(file), rows[part]) if file.deleted else True
-            return found
+            at = np.searchsorted(numbers, files)
+            known: Truths = np.append(numbers, -1)[at] == files
+            stays: Truths = ~deleted.marked(bits, np.where(known, begins[at] + rows, 0))
+            return known & stays
 
         return alive
