@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import backfill, capture, idle, latency, memory
+from bench import backfill, capture, idle, lake, latency, memory
 from catchment.demo.binaries import find_binaries, version
 
 MEASUREMENTS = {
@@ -17,6 +17,7 @@ MEASUREMENTS = {
     "backfill": backfill.measure,
     "memory": memory.measure,
     "idle": idle.measure,
+    "lake": lake.measure,
 }
 RESULTS = Path("bench/results.json")
 

@@ -23,6 +23,8 @@ from catchment.targets.lake.store import Store
 LOG = "_delta_log"
 _AT_ONCE = 16
 _LOGGED = re.compile(r"([0-9]{20})\.(json|checkpoint\.parquet)")
+# What was removed stands in checkpoints for so long. Vacuum does without, and a week of it makes them large.
+_FORGETFUL = {"delta.deletedFileRetentionDuration": "interval 1 hours"}
 _NO_ROOM_FOR_OTHERS = "if it is not an earlier run that is just ending, let nobody else write to the lake's tables"
 
 
@@ -105,6 +107,7 @@ def create(
     deletion_vectors: bool = True,
 ) -> Snapshot:
     """Version 0 of a new table. Raises TargetUnreachable when somebody else has just made one there."""
+    configuration = {**_FORGETFUL, **configuration}
     empty = Snapshot(path, -1, str(uuid4()), schema, partitioned_by, configuration, {}, {})
     if deletion_vectors:
         features = ["deletionVectors"]
