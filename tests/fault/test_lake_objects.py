@@ -48,7 +48,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(uri: str, options: dict[str, str], cache: Path) -> LakeTarget:
-    return LakeTarget(open_store(uri, options), cache, {"orders": "orders"})
+    return LakeTarget(open_store(uri, options), cache, {"orders": "orders"}, keep=timedelta(0))
 
 
 def seen(uri: str, options: dict[str, str]) -> dict[str, list[str]]:
@@ -69,6 +69,7 @@ def deliver(target: LakeTarget, life: Transactions) -> int:
         for _ in range(200):
             try:
                 target.apply("orders", transaction)
+                target.tend("orders", 60)
                 break
             except TargetUnreachable as error:
                 assert CANARY not in repr(error)  # noqa: PT017 - it is no matter which of them

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from catchment.targets.lake.delta import DataFile
 
 _SMALLEST_TIER = 64 << 10
-_LARGE = 32 << 20
-_MOST_AT_ONCE = 64 << 20
+_LARGE = 16 << 20
+_MOST_AT_ONCE = 32 << 20
 _FILES = 16
 _BITS_OF_A_TIER = 4
 
