@@ -17,7 +17,7 @@ from deltalake import DeltaTable, QueryBuilder
 from running_hub import RunningHub, eventually, rows
 from workload import Traffic, make_tables
 
-from catchment.changes.cast import typed
+from catchment.changes.cast import type_of, typed
 from catchment.demo.cluster import Cluster
 from catchment.model.table import Table
 
@@ -41,7 +41,9 @@ def source_rows(dsn: str, shape: Table) -> list[str]:
     """The rows of the source as typed values, then the texts of what the types cannot hold."""
     names = [column.name for column in shape.columns]
     texts = list(zip(*rows(dsn, shape.schema, shape.name, names), strict=True)) or [() for _ in names]
-    cast = [typed(pa.array(text, pa.string()), column) for text, column in zip(texts, shape.columns, strict=True)]
+    cast = [
+        typed(pa.array(text, pa.string()), type_of(column)) for text, column in zip(texts, shape.columns, strict=True)
+    ]
     nothing = pa.nulls(len(texts[0]), pa.string())
     return values([*(one.values for one in cast), *(nothing if one.exact is None else one.exact for one in cast)])
 

@@ -25,7 +25,7 @@ def numeric(precision: int, scale: int) -> int:
 
 
 def cast(texts: list[str | None], of: Column) -> tuple[list[Any], list[str | None]]:
-    found = typed(pa.array(texts, pa.string()), of)
+    found = typed(pa.array(texts, pa.string()), type_of(of))
     assert found.values.type == type_of(of)
     return found.values.to_pylist(), found.exact.to_pylist() if found.exact is not None else [None] * len(texts)
 

@@ -137,13 +137,13 @@ class RunningHub:
             self.process = None
 
 
-_STYLE = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c bytea_output=hex -c extra_float_digits=1"
+STYLE = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c bytea_output=hex -c extra_float_digits=1"
 
 
 def rows(dsn: str, schema: str, table: str, columns: Sequence[str]) -> list[tuple[str | None, ...]]:
     """All rows as the server prints them, without those of tables that inherit from it, in an order of our own."""
     names, relation = sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(schema, table)
-    with psycopg.connect(dsn, options=_STYLE) as connection:
+    with psycopg.connect(dsn, options=STYLE) as connection:
         partitioned = "SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass"
         root = connection.execute(partitioned, [relation.as_string(connection)]).fetchone() == (True,)
         statement = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT")

@@ -41,6 +41,7 @@ _ARRAYS_AS_LISTS = {
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _HELD_DATE = f"^{_DATE}$"
 _HELD_TIMESTAMP = rf"^{_DATE} [0-9:]{{8}}(\.[0-9]{{1,6}})?(\+00)?$"
+_TRAILING_ZEROS = r"^(-?[0-9]+)(?:\.0*|(\.[0-9]*[1-9])0*)$"
 
 _HEXADECIMAL = np.zeros(256, dtype=np.uint8)
 _HEXADECIMAL[list(b"0123456789abcdef")] = range(16)
@@ -66,12 +67,16 @@ def type_of(column: Column) -> pa.DataType:
     return _type(column.type_name, column.typmod)
 
 
-def typed(texts: pa.Array[Any], column: Column, as_text: bool = False) -> Typed:
-    """The column's texts as values of ``type_of(column)``, or as they are."""
-    wanted = pa.string() if as_text else type_of(column)
+def typed(texts: pa.Array[Any], wanted: pa.DataType) -> Typed:
+    """A column's texts as values of ``type_of`` the column, of another decimal if it is numeric, or as they are."""
     if isinstance(wanted, pa.ListType):
         return _lists(texts, wanted)
     return _scalars(texts, wanted)
+
+
+def trimmed(texts: pa.Array[Any]) -> pa.Array[Any]:
+    """Texts of numerics without the zeros at the end of their fractions; NaN and the infinities as they are."""
+    return pc.replace_substring_regex(texts, _TRAILING_ZEROS, r"\1\2")
 
 
 def _type(name: str, typmod: int) -> pa.DataType:
@@ -101,9 +106,11 @@ def _scalars(texts: pa.Array[Any], wanted: pa.DataType) -> Typed:
     try:
         return Typed(_parsed(texts, wanted))
     except pa.ArrowInvalid:
-        held = _held(texts, wanted)
+        # More digits than a decimal can have, though they are zeros, cannot be parsed.
+        plain = trimmed(texts) if isinstance(wanted, pa.Decimal128Type) else texts
+        held = _held(plain, wanted)
         nothing = pa.scalar(None, pa.string())
-        values = _parsed(cast("pa.Array[Any]", pc.if_else(held, texts, nothing)), wanted)
+        values = _parsed(cast("pa.Array[Any]", pc.if_else(held, plain, nothing)), wanted)
         return Typed(values, cast("pa.Array[Any]", pc.if_else(held, nothing, texts)))
 
 
@@ -118,7 +125,8 @@ def _held(texts: pa.Array[Any], wanted: pa.DataType) -> pa.Array[Any]:
     """Which texts are values of this type: not an infinity, no year before the first or behind the 9999th."""
     if isinstance(wanted, pa.Decimal128Type):
         whole, scale = wanted.precision - wanted.scale, wanted.scale
-        pattern = rf"^-?[0-9]{{1,{max(whole, 1)}}}" + (rf"\.[0-9]{{{scale}}}$" if scale else "$")
+        before = rf"[0-9]{{1,{whole}}}" if whole else "0"
+        pattern = rf"^-?{before}(\.[0-9]{{1,{scale}}})?$" if scale else rf"^-?{before}$"
     elif pa.types.is_timestamp(wanted):
         pattern = _HELD_TIMESTAMP
     elif pa.types.is_date32(wanted):

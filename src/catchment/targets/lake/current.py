@@ -176,14 +176,14 @@ class CurrentTable:
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
         net = coalesce(shape, changes)
         columns = current_columns(shape)
-        key = [(position, columns[position]) for position in shape.key_positions]
-        values = _typed(columns, shape, net.rows.columns[len(META) :])
-        gone = _typed_key(key, shape, net.gone)
+        key = [columns[position] for position in shape.key_positions]
+        values = _typed(columns, net.rows.columns[len(META) :])
+        gone = _typed(key, net.gone)
         moved = np.flatnonzero(np.asarray(net.origin[0].is_valid()))
-        origin = _typed_key(key, shape, [take(column, moved) for column in net.origin])
+        origin = _typed(key, [take(column, moved) for column in net.origin])
 
         index = self._ready_index()
-        own = hashes([values[position] for position, _ in key], index.seed)
+        own = hashes([values[position] for position in shape.key_positions], index.seed)
         wanted = np.concatenate([hashes(gone, index.seed), hashes(origin, index.seed), own])
         which, files, rows = self._find(wanted)
 
@@ -211,7 +211,7 @@ class CurrentTable:
         index = self._ready_index()
         files = rows = np.zeros(0, dtype=np.int64)
         if net.removed.num_rows:
-            wanted = hashes(_typed(columns, shape, net.removed.columns), index.seed)
+            wanted = hashes(_typed(columns, net.removed.columns), index.seed)
             copies = net.copies.to_numpy()
             which, files, rows = self._find(wanted)
             order = np.argsort(which, kind="stable")
@@ -225,7 +225,7 @@ class CurrentTable:
                     table=str(shape),
                     remedy=f"refill it: `catchment backfill NAME {shape}`",
                 )
-        values = _typed(columns, shape, net.added.columns)
+        values = _typed(columns, net.added.columns)
         new = _New(datafile.table_of(columns, values), hashes(values, index.seed))
         self._replace(files, rows, new, positions)
 
@@ -317,18 +317,8 @@ def _key_numbers(shape: Table) -> list[int]:
     return [shape.columns[position].number for position in shape.key_positions]
 
 
-def _typed(columns: Sequence[LakeColumn], shape: Table, texts: Sequence[pa.Array[Any]]) -> list[Typed]:
-    return [
-        typed(text, column, pa.types.is_string(lake.type))
-        for lake, column, text in zip(columns, shape.columns, texts, strict=True)
-    ]
-
-
-def _typed_key(key: Sequence[tuple[int, LakeColumn]], shape: Table, texts: Sequence[pa.Array[Any]]) -> list[Typed]:
-    return [
-        typed(text, shape.columns[position], pa.types.is_string(lake.type))
-        for (position, lake), text in zip(key, texts, strict=True)
-    ]
+def _typed(columns: Sequence[LakeColumn], texts: Sequence[pa.Array[Any]]) -> list[Typed]:
+    return [typed(text, lake.type) for lake, text in zip(columns, texts, strict=True)]
 
 
 def _by_file(files: Rows, rows: Rows) -> list[tuple[int, Rows]]:

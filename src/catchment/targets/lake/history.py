@@ -71,10 +71,7 @@ class HistoryTable:
         columns = history_columns(shape, known)
         whole = [concatenate([change.column(field) for change in changes]) for field in range(changes[0].num_columns)]
         types = current_columns(shape)
-        values = [
-            typed(texts, column, pa.types.is_string(lake.type))
-            for texts, column, lake in zip(whole[len(META) :], shape.columns, types, strict=True)
-        ]
+        values = [typed(texts, lake.type) for texts, lake in zip(whole[len(META) :], types, strict=True)]
         rows = _rows(shape, whole, columns, values)
         all_columns = [*known, *(column for column in columns if column not in known)]
         exact = EXACT in rows.column_names or has_field(self.snapshot.schema, EXACT)
