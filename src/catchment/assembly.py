@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from catchment.config import Settings, SourceSettings
 from catchment.hub.sqlite import SqliteHub
@@ -15,11 +16,13 @@ from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.pipeline.worker import Hosted, Worker
 from catchment.postgres.connection import read_dsn
 from catchment.postgres.source import Source
-from catchment.targets.base import Target
+from catchment.targets.base import Target, TargetReader
 from catchment.targets.feed import FeedTarget
 from catchment.targets.lake import LakeTarget
 from catchment.targets.lake.place import open_store
+from catchment.targets.lake.reading import LakeReader
 from catchment.targets.ods import OdsTarget
+from catchment.targets.ods.reading import OdsReader
 
 LARGEST_FILE = 256 * 2**20
 
@@ -49,6 +52,14 @@ def build_targets(settings: Settings) -> list[Target]:
         store = open_store(settings.lake.uri, settings.lake.options)
         targets.append(LakeTarget(store, settings.hub.state / "lake", datasets, keep=settings.lake.keep))
     return targets
+
+
+def build_readers(settings: Settings, source: str) -> Iterator[AbstractContextManager[TargetReader]]:
+    """What looks at the targets that hold rows of a source; each is opened when it is asked for."""
+    if settings.ods is not None:
+        yield OdsReader(settings.ods.dsn, source)
+    if settings.lake is not None:
+        yield LakeReader(open_store(settings.lake.uri, settings.lake.options), source)
 
 
 def read_dsns(settings: Settings, sources: Iterable[SourceSettings]) -> None:

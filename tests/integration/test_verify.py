@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from places import execute
 from running_hub import COMMAND, RunningHub, eventually
+from verified import wrong
 from workload import Traffic, make_tables
 
 from catchment.assembly import build_log, build_source
@@ -137,13 +138,6 @@ def found(hub: RunningHub, *tables: str) -> dict[str, dict[str, Any]]:
     all_equal = all(report["state"] == "equal" for report in reports.values())
     assert done.returncode == (0 if all_equal else 1)
     return reports
-
-
-def wrong(report: dict[str, Any]) -> set[tuple[str, ...]]:
-    return {
-        (one["kind"], *one["key"].values(), *([" ".join(one["columns"])] if one["columns"] else []))
-        for one in report["differences"]
-    }
 
 
 @pytest.fixture

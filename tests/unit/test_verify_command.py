@@ -22,7 +22,7 @@ FEED = '[[feed]]\npath = "feed/{source}.jsonl"\n'
     ("config", "name", "status", "line"),
     [
         (SOURCE + ODS, "customers", 2, "there is no source customers"),
-        (SOURCE + FEED, "orders", 2, "there is no ODS to compare with; add [ods] with a dsn"),
+        (SOURCE + FEED, "orders", 2, "there is no target to compare with; add [ods] with a dsn"),
         (SOURCE + ODS, "orders", 1, "source orders: "),
     ],
 )
@@ -39,7 +39,14 @@ def test_an_error_is_one_line(tmp_path: Path, config: str, name: str, status: in
 
 
 def report(**found: object) -> TableReport:
-    given: dict[str, object] = {"table": "public.t", "key": ("a", "b"), "rows": 2, "position": Lsn(0x10), **found}
+    given: dict[str, object] = {
+        "target": "lake",
+        "table": "public.t",
+        "key": ("a", "b"),
+        "rows": 2,
+        "position": Lsn(0x10),
+        **found,
+    }
     return TableReport(**given)  # type: ignore[arg-type]  # the fields of a test's choice
 
 
@@ -55,6 +62,7 @@ def test_a_table_is_equal_only_if_nothing_is_in_doubt() -> None:
 def test_json_has_every_key_by_its_columns() -> None:
     differences = (Difference(("1", "x"), "differs", ("c",)), Difference(("2", ""), "missing"))
     assert report(differences=differences).to_json() == {
+        "target": "lake",
         "table": "public.t",
         "state": "different",
         "rows": 2,

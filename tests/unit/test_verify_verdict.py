@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from catchment.changes.digest import BUCKETS, Buckets, Columns, row_hashes
+from catchment.changes.digest import Buckets, Columns, MetHashes, as_text, from_text, no_buckets, row_hashes
 from catchment.model.batch import rows_schema
 from catchment.model.table import Column, ReplicaIdentity, Table
 from catchment.pipeline.verify_verdict import Difference, brought_forward, counted, judge, touched, unlike
@@ -42,8 +43,16 @@ def keys(*texts: str) -> Columns:
     return [pa.array(texts, pa.string())]
 
 
+def as_printed(_: int, texts: pa.Array) -> pa.Array:
+    return texts
+
+
+def shortened(_: int, texts: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(texts, r"\.?0+$", "")
+
+
 def found(judged: Columns, theirs: Columns, kept: list[pa.RecordBatch], ours: Columns) -> list[Difference]:
-    verdict = judge(table(), judged, theirs, kept, ours)
+    verdict = judge(table(), judged, theirs, kept, ours, as_printed)
     assert not len(verdict.unknown[0])
     return verdict.differences
 
@@ -63,6 +72,28 @@ def test_a_key_that_a_server_takes_for_equal_is_another_one() -> None:
     assert found(keys("1.0"), columns(("1.00", "a", "b")), [], columns(("1.0", "a", "b"))) == [
         Difference(("1.0",), "extra")
     ]
+
+
+def test_what_a_target_does_not_tell_apart_is_the_same_there() -> None:
+    kept = [changes(("b", ("2.00", None, None), None), ("u", ("3.0", "5.10", "b"), None))]
+    theirs = columns(("1.0", "5.50", "b"), ("2.00", "x", "b"), ("4.0", "same", "b"))
+    ours = columns(("1", "5.5", "b"), ("3", "5.1", "b"), ("4", "same", "c"))
+    verdict = judge(table(), keys("1", "2", "3", "4"), theirs, kept, ours, shortened)
+    assert verdict.differences == [Difference(("4",), "differs", ("big",))]
+    assert touched(table(), keys("1", "2", "3", "4"), kept[0], shortened).tolist() == [False, True, True, False]
+
+
+def test_a_row_that_is_there_twice_is_extra() -> None:
+    row = ("1", "a", "b")
+    assert found(keys("1"), columns(row), [], columns(row, row)) == [Difference(("1",), "extra")]
+
+
+def test_hashes_are_met_once_and_the_others_remain() -> None:
+    own = MetHashes([np.array([7, 1], np.uint64), np.array([2**64 - 1, 7, 9], np.uint64)])
+    assert own.meet(np.array([7, 8, 2**64 - 1, 0], np.uint64)).tolist() == [True, False, True, False]
+    assert own.unmet().tolist() == [1, 7, 9]
+    assert MetHashes([]).meet(np.array([1], np.uint64)).tolist() == [False]
+    assert from_text(as_text(own.unmet())).tolist() == [1, 7, 9]
 
 
 def test_changes_in_between_are_what_the_target_must_have() -> None:
@@ -100,7 +131,7 @@ def test_a_value_left_out_is_the_one_that_was_read() -> None:
 
 def test_a_row_that_came_with_values_left_out_is_not_judged() -> None:
     kept = [changes(("b", ("1", None, None), None), ("u", ("2", "new", None), [2]))]
-    verdict = judge(table(), keys("2"), columns(), kept, columns(("2", "new", "anything")))
+    verdict = judge(table(), keys("2"), columns(), kept, columns(("2", "new", "anything")), as_printed)
     assert verdict.differences == []
     assert verdict.unknown[0].to_pylist() == ["2"]
 
@@ -120,12 +151,11 @@ def test_candidates_are_keys_whose_hashes_differ_each_once() -> None:
 
 def test_old_and_new_keys_are_touched() -> None:
     told = changes(("b", ("1", None, None), None), ("u", ("2", "a", "b"), None), ("d", ("3", None, None), None))
-    assert touched(table(), keys("1", "2", "3", "4"), told).tolist() == [True, True, True, False]
+    assert touched(table(), keys("1", "2", "3", "4"), told, as_printed).tolist() == [True, True, True, False]
 
 
 def bag(*rows: Row) -> Buckets:
-    nothing = Buckets(np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.uint64))
-    return nothing.changed(row_hashes(columns(*rows)), np.ones(len(rows), np.int64)) if rows else nothing
+    return no_buckets().changed(row_hashes(columns(*rows)), np.ones(len(rows), np.int64)) if rows else no_buckets()
 
 
 def test_a_bag_of_rows_is_brought_forward_copy_by_copy() -> None:
@@ -139,7 +169,7 @@ def test_a_bag_of_rows_is_brought_forward_copy_by_copy() -> None:
             ("u", ("2", "b", None), None),
         )
     ]
-    then = brought_forward(full, read, kept)
+    then = brought_forward(full, read, kept, as_printed)
     assert counted(then, bag(("1", "a", None), ("3", "c", "x"), ("2", "b", None))) == (0, 0)
     assert counted(then, bag(("1", "a", None), ("3", "c", "x"), ("2", "b", ""))) == (1, 1)
     assert counted(then, bag(("1", "a", None), ("3", "c", "x"))) == (1, 0)

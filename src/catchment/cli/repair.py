@@ -33,7 +33,7 @@ def repair(settings: Settings, source: str, report: TableReport) -> str:
 
 def _pieces(report: TableReport) -> Iterator[dict[str, Any]]:
     if not report.differences:
-        yield {"targets": ["ods"]}
+        yield {"targets": [report.target]}
     for begin in range(0, len(report.differences), _MOST_KEYS):
         keys = [difference.key for difference in report.differences[begin : begin + _MOST_KEYS]]
         yield {"keys": [list(column) for column in zip(*keys, strict=True)]}

@@ -25,6 +25,7 @@ _WAITING = (
     "may only wait for changes that were not delivered yet: verify again when the hub runs and "
     "`catchment status` shows no lag"
 )
+_CALLED = {"ods": "ODS", "lake": "lake"}
 _STYLES = {"equal": "green", "different": "bold red", "unverified": "yellow"}
 
 
@@ -63,7 +64,10 @@ class Verdicts:
         if self._quiet:
             return
         self._out.print(
-            Text.assemble((f"{report.state:<12}", _STYLES[report.state]), f"{report.table}: {_said(report)}")
+            Text.assemble(
+                (f"{report.state:<12}", _STYLES[report.state]),
+                f"{report.table} in the {_CALLED[report.target]}: {_said(report)}",
+            )
         )
         for difference in report.differences[:_SHOWN]:
             self._out.print(Text(f"{'':<12}{_described(report.key, difference)}"))
@@ -76,17 +80,20 @@ class Verdicts:
             self._out.print(Text(sentence))
 
     def summary(self, reports: Sequence[TableReport]) -> None:
-        """How many tables are what."""
-        counted = Counter[str](report.state for report in reports)
-        parts = [f"{counted[state]} {state}" for state in _STYLES if counted[state]]
-        typer.echo(f"{_plural(len(reports), 'table')}: {', '.join(parts) or 'none is published'}")
+        """How many tables are what, in each target."""
+        for target in dict.fromkeys(report.target for report in reports):
+            counted = Counter[str](report.state for report in reports if report.target == target)
+            parts = ", ".join(f"{counted[state]} {state}" for state in _STYLES if counted[state])
+            typer.echo(f"{_plural(counted.total(), 'table')} in the {_CALLED[target]}: {parts}")
+        if not reports:
+            typer.echo("no table is published")
 
 
 def _said(report: TableReport) -> str:
     """``100 rows, at 0/16B3748`` or what is wrong with them."""
     parts = []
     if report.missing or report.extra:
-        parts.append(f"at least {report.missing:,} missing and {report.extra:,} extra in the ODS")
+        parts.append(f"at least {report.missing:,} missing and {report.extra:,} extra")
     elif report.differences:
         kinds = Counter(difference.kind for difference in report.differences)
         parts.append(", ".join(f"{count:,} {_KINDS[kind]}" for kind, count in kinds.items()))

@@ -1,10 +1,10 @@
-"""``catchment verify``: are source and ODS equal?"""
+"""``catchment verify``: are source and targets equal?"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +33,7 @@ def verify(
         bool, typer.Option("--repair", help="Read again what differs, through the log, and compare it once more.")
     ] = False,
 ) -> None:
-    """Compare a source with the ODS, row by row, at the same position, while both go on.
+    """Compare a source with the ODS and the lake, row by row, at the same position, while all go on.
 
     Prints the position at which they were shown to be equal, and the keys of rows that are not: mind who reads them. It
     reads a little at a time and leaves the source as much time as it takes. The hub should run: without it, rows that
@@ -45,18 +45,20 @@ def verify(
 
     settings = load(config)
     source = settings.one(name)
-    with _verification(settings, source) as verification, Verdicts(quiet=as_json) as shown:
-        reports = list(_compared(verification, tables or (), shown))
-        if mend and (different := [report for report in reports if report.state == "different"]):
-            for report in different:
-                shown.line(f"{report.table}: {repair(settings, source.name, report)}")
-            again = {
-                report.table: report for report in _compared(verification, [each.table for each in different], shown)
-            }
-            reports = [again.get(report.table, report) for report in reports]
+    reports: list[TableReport] = []
+    with _verifications(settings, source) as verifications, Verdicts(quiet=as_json) as shown:
+        for verification in verifications:
+            found = list(_compared(verification, tables or (), shown))
+            if mend and (different := [report for report in found if report.state == "different"]):
+                for report in different:
+                    shown.line(f"{report.table}: {repair(settings, source.name, report)}")
+                names = [each.table for each in different]
+                again = {report.table: report for report in _compared(verification, names, shown)}
+                found = [again.get(report.table, report) for report in found]
+            reports += found
     if as_json:
-        found = {"source": source.name, "target": "ods", "tables": [report.to_json() for report in reports]}
-        typer.echo(json.dumps(found))
+        told = {"source": source.name, "tables": [report.to_json() for report in reports]}
+        typer.echo(json.dumps(told))
     else:
         shown.summary(reports)
     if any(report.state != "equal" for report in reports):
@@ -70,18 +72,20 @@ def _compared(verification: Verification, tables: Sequence[str], shown: Verdicts
 
 
 @contextmanager
-def _verification(settings: Settings, source: SourceSettings) -> Iterator[Verification]:
-    from catchment.assembly import build_log, build_source
+def _verifications(settings: Settings, source: SourceSettings) -> Iterator[list[Verification]]:
+    """One of each target that holds rows."""
+    from catchment.assembly import build_log, build_readers, build_source
     from catchment.pipeline.verify import Verification
     from catchment.postgres.reading import SourceReader
-    from catchment.targets.ods.reading import OdsReader
 
-    if settings.ods is None:
-        raise ConfigError("there is no ODS to compare with", remedy="add [ods] with a dsn")
+    if settings.ods is None and settings.lake is None:
+        raise ConfigError(
+            "there is no target to compare with",
+            remedy="add [ods] with a dsn, or [lake] with a uri: feeds hold no rows",
+        )
     place = build_source(source)
-    with (
-        closing(build_log(settings)) as log,
-        SourceReader(place) as reader,
-        OdsReader(settings.ods.dsn, source.name) as target,
-    ):
-        yield Verification(place, reader, target, log, lambda: held(settings.hub.state))
+    with ExitStack() as opened:
+        log = opened.enter_context(closing(build_log(settings)))
+        reader = opened.enter_context(SourceReader(place))
+        targets = [opened.enter_context(target) for target in build_readers(settings, source.name)]
+        yield [Verification(place, reader, target, log, lambda: held(settings.hub.state)) for target in targets]

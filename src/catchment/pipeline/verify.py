@@ -24,7 +24,7 @@ Watch = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """What has come out for one table.
+    """What has come out for one table in one target.
 
     ``rows``: of the source, compared. ``position``: the target was there, or further, whenever anything was compared.
     ``differences``: by key, which ``key`` names; of a table without a key there are only counts, ``missing`` and
@@ -32,6 +32,7 @@ class TableReport:
     why the table could not be compared, or not to its end.
     """
 
+    target: str
     table: str
     key: tuple[str, ...]
     rows: int
@@ -57,6 +58,7 @@ class TableReport:
     def to_json(self) -> dict[str, Any]:
         """As ``--json`` prints it. Keys are values of rows."""
         return {
+            "target": self.target,
             "table": self.table,
             "state": self.state,
             "rows": self.rows,
@@ -116,6 +118,7 @@ class Verification:
             except CatchmentError as error:
                 reason = str(error)
             report = TableReport(
+                target=self._target.name,
                 table=str(table),
                 key=table.key,
                 rows=comparison.rows,

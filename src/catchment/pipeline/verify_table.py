@@ -17,7 +17,16 @@ from catchment.model.errors import CatchmentError, TableStopped
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
 from catchment.pipeline.verify_place import Places
-from catchment.pipeline.verify_verdict import Difference, brought_forward, counted, distinct, judge, touched
+from catchment.pipeline.verify_verdict import (
+    Difference,
+    Held,
+    as_held,
+    brought_forward,
+    counted,
+    distinct,
+    judge,
+    touched,
+)
 from catchment.pipeline.verify_walk import Walk
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.comparing import ComparedTable
@@ -52,7 +61,9 @@ class Comparison:
 
     def run(self) -> None:
         """Compare all rows. Raises CatchmentError when that cannot be done, or not to the end."""
-        theirs = self._source.compared(self._published)
+        with self._places.snapshot(self._table) as (_, ours):
+            trimmed = ours.trimmed
+        theirs = self._source.compared(self._published, trimmed)
         if not self._table.key:
             self._judge_bag(theirs)
             return
@@ -89,13 +100,14 @@ class Comparison:
                 their = theirs.rows(keys)
             self._places.come_to(sight.fence)
             with self._places.snapshot(self._table) as (frontier, ours):
+                keys = as_held(self._table, keys, ours.held)
                 own = ours.rows(keys)
             kept = self._places.kept(self._table, offset, frontier.offset, sight.snapshot)
             if kept is None:
                 continue
-            verdict = judge(self._table, keys, their, kept, own)
+            verdict = judge(self._table, keys, their, kept, own, ours.held)
             if frontier.lsn < sight.fence:
-                self._sort_out(verdict.differences, frontier, sight.fence)
+                self._sort_out(verdict.differences, frontier, sight.fence, ours.held)
             else:
                 self.differences += verdict.differences
             keys = verdict.unknown
@@ -105,14 +117,14 @@ class Comparison:
             f"changed faster than it could be compared, at {len(keys[0])} rows", "verify it again at a quieter time"
         )
 
-    def _sort_out(self, differences: list[Difference], at: Frontier, fence: Lsn) -> None:
+    def _sort_out(self, differences: list[Difference], at: Frontier, fence: Lsn, held: Held) -> None:
         """The target does not move: which of these the log, or the source's slot, still explains."""
         if not differences:
             return
         keys: Columns = [pa.array(texts, pa.string()) for texts in zip(*(one.key for one in differences), strict=True)]
         explained = np.zeros(len(differences), dtype=np.bool_)
         for changes in self._places.to_come(self._table, at, fence):
-            explained |= True if changes is None else touched(self._table, keys, changes)
+            explained |= True if changes is None else touched(self._table, keys, changes, held)
         self.waiting += int(explained.sum())
         self.differences += [one for one, waits in zip(differences, explained, strict=True) if not waits]
 
@@ -128,7 +140,7 @@ class Comparison:
             kept = self._places.kept(self._table, offset, frontier.offset, sight.snapshot)
             if kept is None:
                 continue
-            self.missing, self.extra = counted(brought_forward(self._table, their, kept), own)
+            self.missing, self.extra = counted(brought_forward(self._table, their, kept, ours.held), own)
             behind = frontier.lsn < sight.fence and self.missing + self.extra > 0
             if behind and any(True for _ in self._places.to_come(self._table, frontier, sight.fence)):
                 self.waiting, self.missing, self.extra = self.missing + self.extra, 0, 0

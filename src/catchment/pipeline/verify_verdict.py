@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,21 +58,35 @@ def distinct(keys: Columns) -> Columns:
     return [take(column, first) for column in keys]
 
 
-def judge(table: Table, keys: Columns, theirs: Columns, kept: Sequence[pa.RecordBatch], ours: Columns) -> Verdict:
+Held = Callable[[int, "pa.Array[Any]"], "pa.Array[Any]"]
+"""What the target prints of a column, by its position, where the source prints these texts."""
+
+
+def as_held(table: Table, keys: Columns, held: Held) -> Columns:
+    """Keys as the target prints them, each once."""
+    return distinct([held(position, column) for position, column in zip(table.key_positions, keys, strict=True)])
+
+
+def judge(
+    table: Table, keys: Columns, theirs: Columns, kept: Sequence[pa.RecordBatch], ours: Columns, held: Held
+) -> Verdict:
     """Compare the source's rows, brought forward by the changes ``kept``, with the target's at the end of them.
 
-    ``keys``: distinct, those that are judged; rows with other keys may be among the rest. A row that got its key by a
-    change that left values out is unknown: they stand in a row that was not read.
+    ``keys``: distinct, those that are judged, as the target prints them; rows with other keys may be among the rest. A
+    row that got its key by a change that left values out is unknown: they stand in a row that was not read. One that
+    the target has twice is extra.
     """
     index = RowIndex(keys)
+    theirs = [held(position, column) for position, column in enumerate(theirs)]
     read = _places(table, keys, theirs)
     unknown = np.zeros(len(read), dtype=np.bool_)
     columns, places = theirs, [read] * len(theirs)
     if kept:
         net = coalesce(table, kept)
-        told = net.rows.columns[len(META) :]
+        told = [held(position, column) for position, column in enumerate(net.rows.columns[len(META) :])]
+        gone = [held(position, column) for position, column in zip(table.key_positions, net.gone, strict=True)]
         place = read.copy()
-        place[_known(index.find(net.gone))] = -1
+        place[_known(index.find(gone))] = -1
         at = index.find([told[position] for position in table.key_positions])
         place[_known(at)] = len(theirs[0]) + np.flatnonzero(at >= 0)
         columns = [pa.concat_arrays(pair) for pair in zip(theirs, told, strict=True)]
@@ -83,26 +97,30 @@ def judge(table: Table, keys: Columns, theirs: Columns, kept: Sequence[pa.Record
             stays = ~moved[rows] & (read[at[rows]] >= 0)
             unknown[at[rows[~stays]]] = True
             places[position][at[rows[stays]]] = read[at[rows[stays]]]
-    held = _places(table, keys, ours)
+    own = _places(table, keys, ours)
     # A key is never null and never left out for long, so that its first column says whether the row is there.
-    there, here = places[table.key_positions[0]] >= 0, held >= 0
+    there, here = places[table.key_positions[0]] >= 0, own >= 0
     differing = np.stack(
-        [_differ(take(column, rows), take(our, held)) for column, rows, our in zip(columns, places, ours, strict=True)]
+        [_differ(take(column, rows), take(our, own)) for column, rows, our in zip(columns, places, ours, strict=True)]
     )
-    wrong = ((there != here) | (there & here & differing.any(axis=0))) & ~unknown
+    twice = _is_there_twice(index, [ours[position] for position in table.key_positions], len(own))
+    wrong = ((there != here) | (there & here & (differing.any(axis=0) | twice))) & ~unknown
     return Verdict(
-        [_difference(table, keys, row, there, here, differing) for row in np.flatnonzero(wrong).tolist()],
+        [_difference(table, keys, row, there & ~twice, here, differing) for row in np.flatnonzero(wrong).tolist()],
         [take(column, np.flatnonzero(unknown)) for column in keys],
     )
 
 
-def brought_forward(table: Table, theirs: Buckets, kept: Sequence[pa.RecordBatch]) -> Buckets:
+def brought_forward(table: Table, theirs: Buckets, kept: Sequence[pa.RecordBatch], held: Held) -> Buckets:
     """The same for a table without a key: what its rows' digests are behind these changes."""
     if not kept:
         return theirs
     net = coalesce_bag(table, kept)
-    added = theirs.changed(row_hashes(net.added.columns), np.ones(net.added.num_rows, dtype=np.int64))
-    return added.changed(row_hashes(net.removed.columns), -np.asarray(net.copies))
+    added, removed = (
+        row_hashes([held(position, column) for position, column in enumerate(rows.columns)])
+        for rows in (net.added, net.removed)
+    )
+    return theirs.changed(added, np.ones(len(added), dtype=np.int64)).changed(removed, -np.asarray(net.copies))
 
 
 def counted(theirs: Buckets, ours: Buckets) -> tuple[int, int]:
@@ -113,12 +131,18 @@ def counted(theirs: Buckets, ours: Buckets) -> tuple[int, int]:
     return int(lacking[lacking > 0].sum()) + exchanged, int(-lacking[lacking < 0].sum()) + exchanged
 
 
-def touched(table: Table, keys: Columns, changes: pa.RecordBatch) -> Truths:
-    """Which of these keys the changes name."""
+def touched(table: Table, keys: Columns, changes: pa.RecordBatch, held: Held) -> Truths:
+    """Which of these keys, as the target prints them, the changes name."""
     run = Run.of(table, [changes])
-    told = RowIndex([run.told(position) for position in table.key_positions])
+    told = RowIndex([held(position, run.told(position)) for position in table.key_positions])
     found: Truths = told.find(keys) >= 0
     return found
+
+
+def _is_there_twice(index: RowIndex, keys: Columns, count: int) -> Truths:
+    """Which of the ``count`` rows of the index are named more than once."""
+    twice: Truths = np.bincount(_known(index.find(keys)), minlength=count) > 1
+    return twice
 
 
 def _known(rows: Rows) -> Rows:

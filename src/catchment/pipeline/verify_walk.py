@@ -1,6 +1,8 @@
-"""Finding the keys worth a closer look: digests of both sides are compared, the target's a moment before the source's.
+"""Finding the keys worth a closer look: hashes of both sides are compared, the target's a while before the source's.
 
-Whatever is the same then is proven. Of what is not, most is only on its way.
+Whatever is the same then is proven. Of what is not, most is only on its way. Where keys sort alike on both sides,
+digests of ranges of them are compared, halves of those that differ, and no row travels. Elsewhere the hashes of all the
+target's rows are at hand, and the source's are looked up among them.
 """
 
 from __future__ import annotations
@@ -10,17 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
-from catchment.changes.digest import Columns, Key
+from catchment.changes.columns import Truths
+from catchment.changes.digest import Columns, Key, MetHashes, from_text
+from catchment.model.errors import TableStopped
 from catchment.model.lsn import Lsn
 from catchment.pipeline.verify_place import Places
 from catchment.pipeline.verify_verdict import unlike
 from catchment.postgres.catalog import PublishedTable
 from catchment.postgres.comparing import ComparedTable
 from catchment.postgres.reading import SourceReader
+from catchment.targets.base import SortedRows
 
 _FIRST_ROWS, _MOST_ROWS = 2_000, 64_000
-_ROWS_A_GROUP = 200_000
 _SHORT_SECONDS, _LONG_SECONDS = 0.1, 0.5
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -51,14 +56,15 @@ class Walk:
         """Keys that were not the same on both sides; some more than once. Raises CatchmentError."""
         with self._places.snapshot(self._published.table) as (frontier, ours):
             self.position = frontier.lsn
-            sorts_alike = None not in ours.order and list(ours.order) == self._theirs.order
-        return self._by_ranges() if sorts_alike else self._by_buckets()
+            sorts_alike = ours.sorted is not None and list(ours.sorted.order) == self._theirs.order
+        if not self._theirs.sorted:
+            return self._by_hashes(self._all_at_once())
+        return self._by_digests() if sorts_alike else self._by_hashes(self._some_at_a_time())
 
-    def _by_ranges(self) -> Iterator[Columns]:
-        """Range by range, in the order of the source's index; the last one has no end.
+    def _ranges(self) -> Iterator[tuple[Key | None, Key | None]]:
+        """All keys in the order of the source's index, as many at a time as it reads in a moment.
 
-        Each side's ranges together hold all its rows, whatever its order, so that nothing is passed over even where
-        the two orders are not the same after all.
+        The last range has no end. Whoever takes a range notes how long that took the source, and is paused.
         """
         after: Key | None = None
         size = _FIRST_ROWS
@@ -66,7 +72,7 @@ class Walk:
             self._took = 0.0
             with self._reading():
                 until = self._theirs.boundary(after, None, size)
-            yield from self._range(after, until)
+            yield after, until
             if until is None:
                 return
             after = until
@@ -85,10 +91,16 @@ class Walk:
             yield
         self._took += time.monotonic() - began
 
+    def _by_digests(self) -> Iterator[Columns]:
+        """Each side's ranges together hold all its rows, whatever its order, so that nothing is passed over even where
+        the two orders are not the same after all.
+        """
+        for after, until in self._ranges():
+            yield from self._range(after, until)
+
     def _range(self, after: Key | None, until: Key | None) -> Iterator[Columns]:
         """Halves of it while it is long, then its keys."""
-        table = self._published.table
-        with self._places.snapshot(table) as (_, ours):
+        with self._sorted() as ours:
             own = ours.digest(after, until)
         with self._reading():
             their = self._theirs.digest(after, until)
@@ -101,10 +113,10 @@ class Walk:
                 yield from self._range(after, middle)
                 yield from self._range(middle, until)
                 return
-        with self._places.snapshot(table) as (_, ours):
-            own_hashes = ours.hashes(after, until)
+        with self._sorted() as ours:
+            own_hashes = ours.hashes_within(after, until)
         with self._reading():
-            their_hashes = self._theirs.hashes(after, until)
+            their_hashes = self._theirs.hashes_within(after, until)
         self._watch(len(their_hashes[0]))
         yield unlike(their_hashes, own_hashes)
 
@@ -113,25 +125,47 @@ class Walk:
         if their >= own:
             with self._reading():
                 return self._theirs.boundary(after, until, their // 2)
-        with self._places.snapshot(self._published.table) as (_, ours):
+        with self._sorted() as ours:
             return ours.boundary(after, until, own // 2)
 
-    def _by_buckets(self) -> Iterator[Columns]:
-        """For keys that sort differently on the two sides, or may do so: by a hash of the key, each side read whole."""
+    @contextlib.contextmanager
+    def _sorted(self) -> Iterator[SortedRows]:
+        with self._places.snapshot(self._published.table) as (_, ours):
+            if ours.sorted is None:
+                raise TableStopped(
+                    "has got another shape in the target",
+                    source=self._source.name,
+                    table=str(self._published.table),
+                    remedy="verify it again in a moment",
+                )
+            yield ours.sorted
+
+    def _by_hashes(self, theirs: Iterator[Columns]) -> Iterator[Columns]:
+        """The source's rows whose hashes the target does not have, then the target's that nobody asked for."""
         table = self._published.table
         with self._places.snapshot(table) as (_, ours):
-            own = ours.buckets()
-        with self._reading():
-            their = self._theirs.buckets()
-        differing = their.differing(own)
-        rows = np.maximum(their.rows, own.rows)
-        self._watch(int(their.rows.sum() - their.rows[differing].sum()))
-        while differing:
-            fitting = int(np.searchsorted(np.cumsum(rows[differing]), _ROWS_A_GROUP, side="right"))
-            group, differing = differing[: max(fitting, 1)], differing[max(fitting, 1) :]
+            own = MetHashes(from_text(part[-1]) for part in ours.hashes())
+        for part in theirs:
+            self._watch(len(part[0]))
+            yield _chosen(part, ~own.meet(from_text(part[-1])))
+        if len(unmet := own.unmet()):
             with self._places.snapshot(table) as (_, ours):
-                own_hashes = ours.hashes_in(group)
+                yield from [_chosen(part, np.isin(from_text(part[-1]), unmet)) for part in ours.hashes()]
+
+    def _some_at_a_time(self) -> Iterator[Columns]:
+        for after, until in self._ranges():
             with self._reading():
-                their_hashes = self._theirs.hashes_in(group)
-            self._watch(len(their_hashes[0]))
-            yield unlike(their_hashes, own_hashes)
+                part = self._theirs.hashes_within(after, until)
+            yield part
+
+    def _all_at_once(self) -> Iterator[Columns]:
+        """In one snapshot, which is not held for longer than reading takes: keys that have no ranges are rare."""
+        with self._reading():
+            parts = list(self._theirs.hashes())
+        yield from parts
+
+
+def _chosen(rows: Columns, which: Truths) -> Columns:
+    """The keys of these rows."""
+    mask = pa.array(which)
+    return [column.filter(mask) for column in rows[:-1]]

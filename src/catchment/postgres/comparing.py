@@ -13,7 +13,7 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from catchment.changes.digest import BUCKETS, Buckets, Columns, Digest, Key
+from catchment.changes.digest import BUCKETS, Buckets, Columns, Digest, Key, no_buckets
 from catchment.postgres.connection import Translation
 from catchment.postgres.copydata import copied
 from catchment.wire.twin import parse
@@ -106,7 +106,8 @@ def _operator(schema: str, name: str) -> sql.Composed:
 class ComparedTable:
     """The rows of ``relation``, as far as ``row_filter`` lets them through, in whatever snapshot the connection is.
 
-    ``relation`` may begin with ONLY. Raises the translation's errors, and DecodeError for what is not UTF-8.
+    ``relation`` may begin with ONLY. ``trimmed``: numeric columns that are hashed without trailing zeros. Raises the
+    translation's errors, and DecodeError for what is not UTF-8.
     """
 
     def __init__(
@@ -118,20 +119,32 @@ class ComparedTable:
         columns: Sequence[str],
         key: Sequence[KeyColumn],
         row_filter: str | None = None,
+        trimmed: frozenset[str] = frozenset(),
     ) -> None:
         self._connection = connection
         self._translation = translation
         self._name = name
         self._width = len(columns)
         self.key = key
+        self.trimmed = trimmed
         self._columns = [sql.Identifier("t", column) for column in columns]
         self._keys = [sql.Identifier("t", column.name) for column in key]
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         # The team's own filter, as its own server prints it, in a place where only the table's columns have names.
         where = sql.SQL(f" WHERE {row_filter}" if row_filter else "")
         self._from = sql.SQL("(SELECT {} FROM {}{}) AS t").format(names, relation, where)
-        self._hash = _hash(self._columns)
-        self._bucket = sql.SQL("{} & {}").format(_hash(self._keys or self._columns), sql.Literal(BUCKETS - 1))
+        self._hash = _hash(
+            [
+                sql.SQL("trim_scale({})").format(own) if column in trimmed else own
+                for column, own in zip(columns, self._columns, strict=True)
+            ]
+        )
+        self._bucket = sql.SQL("{} & {}").format(self._hash, sql.Literal(BUCKETS - 1))
+
+    @property
+    def sorted(self) -> ComparedTable | None:
+        """Itself, if the columns of its key have ranges: types of PostgreSQL's own that another server can read."""
+        return self if all(column.type and column.order for column in self.key) else None
 
     @property
     def order(self) -> list[str | None]:
@@ -154,29 +167,33 @@ class ComparedTable:
         found = self._texts(len(self._keys), statement, keys, self._from, within, keys, offset)
         return tuple(column[0].as_py() for column in found) if len(found[0]) else None
 
-    def hashes(self, after: Key | None, until: Key | None) -> Columns:
+    def hashes_within(self, after: Key | None, until: Key | None) -> Columns:
         """The columns of the key, and the row's hash, of all rows of this range."""
         keys = sql.SQL(", ").join(self._keys)
         statement = "SELECT {}, {} FROM {}{}"
         return self._texts(len(self._keys) + 1, statement, keys, self._hash, self._from, self._within(after, until))
 
+    def hashes(self) -> Iterator[Columns]:
+        """The same of all rows, some at a time."""
+        query = self._query("SELECT {}, {} FROM {}", sql.SQL(", ").join(self._keys), self._hash, self._from)
+        with self._translation.around(self._name):
+            for data in copied(self._connection, query):
+                yield parse(data, len(self._keys) + 1)
+
     def buckets(self) -> Buckets:
-        """Of all rows, each in the bucket that the hash of its key says, or of the whole row where there is no key."""
+        """Of all rows, each in the bucket that its hash says."""
         statement = "SELECT bucket, count(*), sum(hash) FROM (SELECT {} AS bucket, {} AS hash FROM {}) AS b GROUP BY 1"
         number, count, total = self._texts(3, statement, self._bucket, self._hash, self._from)
-        rows, totals = np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.uint64)
+        buckets = no_buckets()
         places = np.asarray(number.cast(pa.int64()))
-        rows[places] = np.asarray(count.cast(pa.int64()))
+        buckets.rows[places] = np.asarray(count.cast(pa.int64()))
         sums: list[Any] = total.to_pylist()
-        totals[places] = [int(text) % 2**64 for text in sums]
-        return Buckets(rows, totals)
+        buckets.totals[places] = [int(text) % 2**64 for text in sums]
+        return buckets
 
-    def hashes_in(self, buckets: Sequence[int]) -> Columns:
-        """As ``hashes``, of the rows in these buckets."""
-        keys = sql.SQL(", ").join(self._keys)
-        statement = "SELECT {}, {} FROM {} WHERE ({}) = ANY ({})"
-        numbers = sql.Literal(list(buckets))
-        return self._texts(len(self._keys) + 1, statement, keys, self._hash, self._from, self._bucket, numbers)
+    def held(self, position: int, texts: pa.Array[Any]) -> pa.Array[Any]:
+        """A server of PostgreSQL prints what it was told."""
+        return texts
 
     def rows(self, keys: Columns) -> Columns:
         """The rows with these keys, by what this server takes for equal, so that 1.0 may find 1.00."""
@@ -216,12 +233,13 @@ class ComparedTable:
         return sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")
 
     def _texts(self, width: int, statement: str, *parts: sql.Composable) -> Columns:
-        query = sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(statement).format(*parts))
-        # As bytes: on a server that does not know its encoding the connection has none either.
-        statement_bytes = query.as_string(None).encode()
         with self._translation.around(self._name):
-            data = b"".join(copied(self._connection, statement_bytes))
+            data = b"".join(copied(self._connection, self._query(statement, *parts)))
         return parse(data, width)
+
+    def _query(self, statement: str, *parts: sql.Composable) -> bytes:
+        """As bytes: on a server that does not know its encoding the connection has none either."""
+        return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(statement).format(*parts)).as_string(None).encode()
 
 
 def _hash(columns: Sequence[sql.Composable]) -> sql.Composed:

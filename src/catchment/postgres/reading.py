@@ -82,15 +82,15 @@ class SourceReader:
         """What is published now."""
         return published_tables(self._catalog, self._source.publication, self._translation)
 
-    def compared(self, published: PublishedTable) -> ComparedTable:
-        """The rows of a table that the publication shares."""
+    def compared(self, published: PublishedTable, trimmed: frozenset[str]) -> ComparedTable:
+        """The rows of a table that the publication shares; ``trimmed`` columns are hashed without trailing zeros."""
         table = published.table
         with self._translation.around(str(table)):
             key = key_columns(self._catalog, table.oid, table.key)
         relation = _relation(published)
         names = [column.name for column in table.columns]
         return ComparedTable(
-            self._connection, self._translation, str(table), relation, names, key, published.row_filter
+            self._connection, self._translation, str(table), relation, names, key, published.row_filter, trimmed
         )
 
     @contextlib.contextmanager

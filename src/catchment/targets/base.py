@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
 
 from catchment.changes.digest import Buckets, Columns, Digest, Key
 from catchment.model.batch import Batch
@@ -75,13 +77,8 @@ class Target(Protocol):
         ...
 
 
-class ComparedRows(Protocol):
-    """The rows of one table, asked for what is needed to compare them with those of another place.
-
-    Values are the texts that PostgreSQL prints; hashes are those of ``changes/digest.py``. Ranges are
-    ``after < key <= until`` in this place's own order, null for no limit: together they hold every row, whatever order
-    the other place has.
-    """
+class SortedRows(Protocol):
+    """Rows that can be had in the order of their keys. Ranges are ``after < key <= until``, null for no limit."""
 
     @property
     def order(self) -> Sequence[str | None]:
@@ -94,16 +91,38 @@ class ComparedRows(Protocol):
         """The key of the row that is this many rows behind ``after``; null when there are fewer."""
         ...
 
-    def hashes(self, after: Key | None, until: Key | None) -> Columns:
-        """The columns of the key, and the row's hash, of all rows of this range."""
+    def hashes_within(self, after: Key | None, until: Key | None) -> Columns:
+        """As ``hashes``, of all rows of this range."""
+        ...
+
+
+class ComparedRows(Protocol):
+    """The rows that a target has of one table, asked for what is needed to compare them with the source's.
+
+    Values are texts; hashes are those of ``changes/digest.py``. A target that holds something else than PostgreSQL's
+    texts prints them as PostgreSQL does; where it cannot, for all that it knows, ``held`` says what it prints instead.
+    """
+
+    @property
+    def sorted(self) -> SortedRows | None:
+        """The same rows where they can be had by ranges of their keys, else null."""
+        ...
+
+    @property
+    def trimmed(self) -> frozenset[str]:
+        """Numeric columns of which trailing zeros are not known: they are left out before a row is hashed."""
+        ...
+
+    def held(self, position: int, texts: pa.Array[Any]) -> pa.Array[Any]:
+        """What is printed here of a column, by its position, where the source prints these texts."""
+        ...
+
+    def hashes(self) -> Iterator[Columns]:
+        """The columns of the key, and the row's hash as a number with a sign, of all rows, some at a time."""
         ...
 
     def buckets(self) -> Buckets:
-        """Of all rows, each in the bucket that the hash of its key says, or of the whole row where there is no key."""
-        ...
-
-    def hashes_in(self, buckets: Sequence[int]) -> Columns:
-        """As ``hashes``, of the rows in these buckets."""
+        """Of all rows, each in the bucket that its own hash says."""
         ...
 
     def rows(self, keys: Columns) -> Columns:

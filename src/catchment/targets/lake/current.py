@@ -30,7 +30,10 @@ from catchment.targets.lake.naming import index_path
 from catchment.targets.lake.store import Store
 from catchment.targets.lake.vectors import Vectors
 
-_SHAPE, _SOURCE, _FILLED, _DROPPED = "catchment.table", "catchment.source", "catchment.filled", "catchment.dropped"
+SHAPE = "catchment.table"
+"""The property of a Delta table that says which version of the source's table it is."""
+
+_SOURCE, _FILLED, _DROPPED = "catchment.source", "catchment.filled", "catchment.dropped"
 
 Positions = Mapping[str, int]
 
@@ -48,7 +51,7 @@ class CurrentTable:
 
     def __init__(self, store: Store, cache: LocalStore, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.shape = Table.from_json(json.loads(snapshot.configuration[_SHAPE]))
+        self.shape = Table.from_json(json.loads(snapshot.configuration[SHAPE]))
         self._store = store
         self._cache = cache
         self._directory = index_path(snapshot.configuration[_SOURCE], snapshot.path)
@@ -67,7 +70,7 @@ class CurrentTable:
         snapshot = delta.read_snapshot(store, path)
         if snapshot is None:
             return None
-        if snapshot.configuration.get(_SOURCE) != source or _SHAPE not in snapshot.configuration:
+        if snapshot.configuration.get(_SOURCE) != source or SHAPE not in snapshot.configuration:
             raise TargetRefused(
                 f"{store.location(path)} is already there and was not made by Catchment for this source",
                 source=source,
@@ -106,7 +109,7 @@ class CurrentTable:
             return False
         if old != new:
             exact = has_field(self.snapshot.schema, EXACT)
-            told = {_SHAPE: json.dumps(shape.to_json()), _DROPPED: json.dumps(sorted(dropped))}
+            told = {SHAPE: json.dumps(shape.to_json()), _DROPPED: json.dumps(sorted(dropped))}
             schema = delta_schema([], current_columns(shape), exact)
             index = self._ready_index()
             configuration = {**self.snapshot.configuration, **told}
@@ -310,7 +313,7 @@ class CurrentTable:
 
 
 def _configuration(source: str, shape: Table) -> dict[str, str]:
-    return {"delta.enableDeletionVectors": "true", _SOURCE: source, _SHAPE: json.dumps(shape.to_json())}
+    return {"delta.enableDeletionVectors": "true", _SOURCE: source, SHAPE: json.dumps(shape.to_json())}
 
 
 def _key_numbers(shape: Table) -> list[int]:

@@ -111,7 +111,7 @@ def read_rows(store: Store, path: str, names: Sequence[str], rows: Rows) -> pa.T
         groups = np.unique(group)
         begins = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])])
         place = rows - (ends - sizes)[group] + begins[np.searchsorted(groups, group)]
-        found: pa.Table = parquet.read_row_groups(groups.tolist(), wanted).take(pa.array(place))
+        found: pa.Table = _usual(parquet.read_row_groups(groups.tolist(), wanted)).take(pa.array(place))
         return found
 
 
@@ -132,8 +132,24 @@ def spread(found: Typed, place: Rows) -> Typed:
     return Typed(take(found.values, place), None if found.exact is None else take(found.exact, place))
 
 
+def _usual(rows: pa.Table) -> pa.Table:
+    """Whoever else has written the file, to compact the table for instance, may have written other sorts of texts."""
+    return rows.cast(pa.schema([field.with_type(_usual_type(field.type)) for field in rows.schema]))
+
+
+def _usual_type(found: pa.DataType) -> pa.DataType:
+    match found:
+        case pa.MapType():
+            return EXACT_TYPE
+        case pa.ListType() | pa.LargeListType():
+            return pa.list_(_usual_type(found.value_type))
+    if pa.types.is_string_view(found) or pa.types.is_large_string(found):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(found) or pa.types.is_large_binary(found) else found
+
+
 def _whole(rows: pa.Table, name: str) -> pa.Array[Any]:
-    column: Any = rows.column(name).combine_chunks()
+    column: Any = _usual(rows.select([name])).column(name).combine_chunks()
     array: pa.Array[Any] = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
     return array
 

@@ -21,6 +21,9 @@ from catchment.targets.lake.deleted import Stored
 from catchment.targets.lake.store import Store
 
 LOG = "_delta_log"
+ENGINE = "catchment"
+"""Who says to have written a version."""
+
 _AT_ONCE = 16
 _LOGGED = re.compile(r"([0-9]{20})\.(json|checkpoint\.parquet)")
 # What was removed stands in checkpoints for so long. Vacuum does without, and a week of it makes them large.
@@ -136,7 +139,7 @@ def commit(store: Store, snapshot: Snapshot, change: Change) -> Snapshot:
 def _commit(store: Store, snapshot: Snapshot, change: Change, actions: list[dict[str, Any]]) -> Snapshot:
     version = snapshot.version + 1
     # No two commits are alike: by its content a writer that did not get an answer knows its own.
-    told = {"timestamp": _now(), "operation": "WRITE", "engineInfo": "catchment", "txnId": str(uuid4())}
+    told = {"timestamp": _now(), "operation": "WRITE", "engineInfo": ENGINE, "txnId": str(uuid4())}
     actions = [
         {"commitInfo": told},
         *actions,
