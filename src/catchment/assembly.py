@@ -49,8 +49,8 @@ def build_targets(settings: Settings) -> list[Target]:
     if settings.ods is not None:
         targets.append(OdsTarget(settings.ods.dsn, datasets))
     if settings.lake is not None:
-        store = open_store(settings.lake.uri, settings.lake.options)
-        targets.append(LakeTarget(store, settings.hub.state / "lake", datasets, keep=settings.lake.keep))
+        store, cache = open_store(settings.lake.uri, settings.lake.options), settings.hub.state / "lake"
+        targets.append(LakeTarget(store, cache, datasets, settings.lake.columns, keep=settings.lake.keep))
     return targets
 
 

@@ -21,6 +21,8 @@ _OBJECT_STORES = ("s3://", "gs://", "az://")
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
+_DECIMAL = re.compile(r"decimal\(([0-9]{1,2}), ?([0-9]{1,2})\)")
+_MOST_DIGITS = 38
 
 
 class _Mistake(ValueError):
@@ -93,6 +95,16 @@ def _duration(value: object) -> object:
     if found is None:
         raise _Mistake("a duration is a whole number and s, m, h or d", 'write for instance keep = "7d"')
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _decimal(value: object) -> object:
+    found = _DECIMAL.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not int(found[2]) <= int(found[1]) <= _MOST_DIGITS or int(found[1]) == 0:
+        raise _Mistake(
+            f"a column is given a decimal of at most {_MOST_DIGITS} digits, its name in quotes",
+            'write for instance "orders.public.accounts.balance" = "decimal(38,10)"',
+        )
+    return value
 
 
 def _address(value: str) -> str:
@@ -207,6 +219,11 @@ class LakeSettings(Section):
         " in seconds, minutes, hours or days (`90s`, `30m`, `12h`, `7d`)",
         examples=['"7d"'],
     )
+    columns: dict[str, Annotated[str, BeforeValidator(_decimal)]] = Field(
+        default={},
+        description="the type of a numeric column, by `source.schema.table.column`, where it is to be another",
+        examples=['{ "orders.public.accounts.balance" = "decimal(38,10)" }'],
+    )
 
 
 class FeedSettings(Section):
@@ -253,6 +270,12 @@ class Settings(Section):
         _distinct("feed", "give each a name of its own", [feed.name for feed in self.feed])
         if self.ods is None and self.lake is None and not self.feed:
             raise _Mistake("there is no target", "add [ods] with a dsn, [lake] with a uri, or [[feed]] with a path")
+        for column in self.lake.columns if self.lake else ():
+            if column.count(".") < 3 or column.partition(".")[0] not in {source.name for source in self.source}:
+                raise _Mistake(
+                    f"lake.columns: {column} does not begin with a source's name or does not go on to a column",
+                    'write "source.schema.table.column" = "decimal(38,10)"',
+                )
         for taken in {"ods", "lake"} & {feed.name for feed in self.feed}:
             raise _Mistake(f"a feed cannot be called {taken}", "give it another name")
         return self

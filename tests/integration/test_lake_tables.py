@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
+import polars
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from lake_source import LakeSource, history, record, rows, tables
@@ -192,6 +195,28 @@ def test_what_metadata_cannot_change_waits_for_a_refill_and_the_history_goes_on(
     assert list(found) == [str(shape)]
     assert [row.replace("None, ", "") for row in found[str(shape)]] == ["(1, 'ann')", "(2, 'bob')"]
     assert len(history(source.root, table=str(shape))) == (3 if change == "another name" else 4)
+
+
+def test_a_type_that_is_chosen_for_a_numeric_counts_from_its_next_refill_on(source: LakeSource) -> None:
+    sums = table("sums", "id int4", "total numeric", "name text")
+    source.again({"orders.public.sums.total": "decimal(6,2)", "orders.public.sums.name": "decimal(6,2)"})
+    source.load(sums, ("1", "1.5", "1"), ("2", "12345.67", "x"), ("3", "7.1000000", "y"))
+    source.change(sums, ("c", "4", "0.125", None), ("u", "1", "NaN", "1"))
+    expected = ["('0.125', 4, None)", "('12345.67', 2, 'x')", "('NaN', 1, '1')", "(Decimal('7.10'), 3, 'y')"]
+    path = source.root / "lake" / "orders" / "public.sums"
+    read = polars.read_delta(str(path)).sort("id").to_dicts()
+    exact = {row["id"]: dict(row["_exact"] or {}).get("total", row["total"]) for row in read}
+    assert sorted(map(str, ((exact[row["id"]], row["id"], row["name"]) for row in read))) == expected
+    source.again({"orders.public.sums.total": "decimal(10,3)"})
+    source.change(sums, ("d", "2"), ("u", "4", "0.125", "z"))
+    assert DeltaTable(str(path)).schema().to_arrow().field("total").type == pa.decimal128(6, 2)
+    assert [(each["total"], each.get("total__2")) for each in history(source.root, table="public.sums")[-1:]] == [
+        (None, Decimal("0.125"))
+    ]
+    source.load(sums, ("4", "0.1250", "z"))
+    assert tables(source.root)["public.sums"] == ["(4, 'z', Decimal('0.125'))"]
+    source.change(sums, ("u", "4", "8", "z"))
+    assert tables(source.root)["public.sums"] == ["(4, 'z', Decimal('8.000'))"]
 
 
 def test_a_shadow_whose_shape_changes_beyond_metadata_is_given_up(source: LakeSource) -> None:

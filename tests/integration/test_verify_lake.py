@@ -58,7 +58,12 @@ def hub(hub_factory: Callable[..., RunningHub], source_database: str, ods_databa
         connection.execute("INSERT INTO bag SELECT n % 5, '[1]', '(1,2)' FROM generate_series(1, 200) n")
         connection.execute("INSERT INTO bag VALUES (NULL, NULL, NULL), (NULL, NULL, NULL), (77, '[]', NULL)")
     hub = hub_factory({"shop": source_database}, ods=ods_database)
-    hub.extra = '[lake]\nuri = "lake"\n'
+    hub.extra = """[lake]
+uri = "lake"
+[lake.columns]
+"shop.public.exacts.id" = "decimal(20,5)"
+"shop.public.kinds.any_exact" = "decimal(10,4)"
+"""
     hub.write()
     hub.until_caught_up()
     return hub
@@ -76,7 +81,7 @@ def spoil(hub: RunningHub) -> dict[str, set[tuple[str, ...]]]:
     DeltaTable(kinds).update(predicate=f"id = {spoilt}", updates={"words": "'spoilt'", "padded": "'spoilt'"})
     DeltaTable(kinds).delete(f"id = {gone}")
     DeltaTable(names).delete("n = 4999 OR n = 1")
-    DeltaTable(exacts).update(predicate="id = '7.0'", updates={"id": "'7.00'"})
+    DeltaTable(exacts).update(predicate="id = 7", updates={"id": "7000.5"})
     DeltaTable(str(at / "public.moods")).delete("id = 'sad'")
     DeltaTable(str(at / "public.bag")).delete("a = 77")
     write_deltalake(str(at / "public.empty"), pa.table({"id": pa.array([1], pa.int32())}), mode="append")
@@ -88,7 +93,7 @@ def spoil(hub: RunningHub) -> dict[str, set[tuple[str, ...]]]:
             ("missing", str(gone)),
         },
         "names": {("missing", str(UUID(md5(n, usedforsecurity=False).hexdigest()))) for n in (b"1", b"4999")},
-        "exacts": {("missing", "7.0", "0.875"), ("extra", "7.00", "0.875")},
+        "exacts": {("missing", "7", "0.875"), ("extra", "7000.5", "0.875")},
         "moods": {("missing", "sad")},
         "empty": {("extra", "1")},
     }

@@ -31,7 +31,7 @@ class Lake:
         self._root = root
         self._shape = shape
         self._table: CurrentTable | None = CurrentTable.create(
-            LocalStore(root), LocalStore(root / "cache"), "t", "orders", shape
+            LocalStore(root), LocalStore(root / "cache"), "t", "orders", shape, {}
         )
         self._offsets = count(1)
 

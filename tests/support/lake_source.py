@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ Rows = list[str]
 """Each row with its columns in the order of their names."""
 
 
-def opened(root: Path) -> LakeTarget:
+def opened(root: Path, columns: Mapping[str, str] | None = None) -> LakeTarget:
     """A lake with its cache beside it."""
-    return LakeTarget(LocalStore(root / "lake"), root / "cache", {"orders": "orders", "stock": "stock"})
+    return LakeTarget(LocalStore(root / "lake"), root / "cache", {"orders": "orders", "stock": "stock"}, columns)
 
 
 class LakeSource(Source):
@@ -36,10 +37,10 @@ class LakeSource(Source):
         super().__init__(opened(root), name)  # type: ignore[arg-type]  # any target will do
         self.root = root
 
-    def again(self) -> None:
-        """Another process goes on."""
+    def again(self, columns: Mapping[str, str] | None = None) -> None:
+        """Another process goes on, perhaps with types for some columns."""
         self.target.close()
-        self.target = opened(self.root)  # type: ignore[assignment]  # any target will do
+        self.target = opened(self.root, columns)  # type: ignore[assignment]  # any target will do
 
 
 def a_life(root: Path) -> Transactions:

@@ -143,3 +143,36 @@ def test_metrics_are_listened_for_at_host_and_port(tmp_path: Path, listen: str, 
 def test_what_is_no_address_is_refused(tmp_path: Path, listen: str) -> None:
     text = GOOD.replace("${SECRET}", "x") + f'[metrics]\nlisten = "{listen}"\n'
     assert refusal(tmp_path / "catchment.toml", text).startswith("metrics.listen: an address is host:port")
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (
+            '"orders.public.t.n" = "decimal(39,0)"',
+            "lake.columns.orders.public.t.n: a column is given a decimal of at most",
+        ),
+        (
+            '"orders.public.t.n" = "decimal(5,6)"',
+            "lake.columns.orders.public.t.n: a column is given a decimal of at most",
+        ),
+        ('"orders.public.t.n" = "double"', "lake.columns.orders.public.t.n: a column is given a decimal of at most"),
+        (
+            'orders.public.t.n = "decimal(5,2)"',
+            "lake.columns.orders: a column is given a decimal of at most 38 digits, its",
+        ),
+        (
+            '"t.n" = "decimal(5,2)"',
+            "lake.columns: t.n does not begin with a source's name or does not go on to a column",
+        ),
+        (
+            '"stock.public.t.n" = "decimal(5,2)"',
+            "lake.columns: stock.public.t.n does not begin with a source's name or",
+        ),
+    ],
+)
+def test_a_type_of_a_column_that_cannot_be_is_refused(tmp_path: Path, entry: str, sentence: str) -> None:
+    lake = '[lake]\nuri = "lake"\n[lake.columns]\n'
+    said = refusal(tmp_path / "catchment.toml", GOOD.replace("${SECRET}", "x") + lake + entry)
+    assert said.startswith(sentence), said
+    assert "write" in said

@@ -71,16 +71,16 @@ def test_a_deletion_vector_that_is_damaged_is_refused() -> None:
 
 def test_names_that_delta_or_spark_cannot_tell_apart_or_refuse_get_others() -> None:
     shape = table("t", "Id int4", "id int4", "a b text", "_exact text", "_op text", "_seq int4", key=())
-    assert [column.name for column in current_columns(shape)] == ["Id", "id__2", "a_b", "_exact__2", "_op", "_seq"]
-    columns = history_columns(shape, [])
+    assert [column.name for column in current_columns(shape, {})] == ["Id", "id__2", "a_b", "_exact__2", "_op", "_seq"]
+    columns = history_columns(shape, [], {})
     assert [column.name for column in columns][-3:] == ["_exact__2", "_op__2", "_seq__2"]
 
 
 def test_a_history_keeps_a_column_whose_type_changes_and_begins_another() -> None:
-    before = history_columns(table("t", "id int4", "n int4"), [])
-    after = history_columns(table("t", "id int4", "n int8"), before)
+    before = history_columns(table("t", "id int4", "n int4"), [], {})
+    after = history_columns(table("t", "id int4", "n int8"), before, {})
     assert after == [before[0], LakeColumn("n__2", "n", pa.int64())]
-    assert history_columns(table("t", "id int4", "n int4"), [*before, *after[1:]]) == before
+    assert history_columns(table("t", "id int4", "n int4"), [*before, *after[1:]], {}) == before
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -88,7 +88,7 @@ def test_promise_1_the_index_made_from_files_is_the_one_made_from_texts(tmp_path
     shape = table("t", f"id {kind}", "n int4")
     texts = KEYS[kind]
     store = LocalStore(tmp_path)
-    target = CurrentTable.create(store, LocalStore(tmp_path / "one"), "t", "orders", shape)
+    target = CurrentTable.create(store, LocalStore(tmp_path / "one"), "t", "orders", shape, {})
     created = rows(shape, [("c", text, "1") for text in texts], None, range(100)).data
     target.apply(shape, [created], {"orders": 1})
     anew = CurrentTable.open(store, LocalStore(tmp_path / "other"), "t", "orders")
@@ -105,7 +105,7 @@ def test_promise_1_the_index_made_from_files_is_the_one_made_from_texts(tmp_path
 def test_a_checkpoint_that_delta_rs_writes_stands_for_the_versions_before_it(tmp_path: Path) -> None:
     shape = table("t", "id int4", "at date")
     store = LocalStore(tmp_path)
-    target = CurrentTable.create(store, LocalStore(tmp_path / "cache"), "t", "orders", shape)
+    target = CurrentTable.create(store, LocalStore(tmp_path / "cache"), "t", "orders", shape, {})
     changes: list[tuple[tuple[str, str, str], ...]] = [
         (("c", "1", "2026-01-01"), ("c", "2", "infinity")),
         (("d", "1", ""),),
@@ -119,9 +119,19 @@ def test_a_checkpoint_that_delta_rs_writes_stands_for_the_versions_before_it(tmp
 
 
 def test_check_says_whether_the_lake_can_be_written(tmp_path: Path) -> None:
-    (found,) = check_lake(LocalStore(tmp_path / "lake"))
+    (found,) = check_lake(LocalStore(tmp_path / "lake"), [], {})
     assert (found.level, found.check) == ("good", "lake_ready")
     (tmp_path / "file").write_text("")
-    (found,) = check_lake(LocalStore(tmp_path / "file"))
+    (found,) = check_lake(LocalStore(tmp_path / "file"), [], {})
     assert (found.level, found.check, found.remedy) == ("error", "lake_place", "give [lake] another uri")
     assert [place.name for place in (tmp_path / "lake" / "_frontier").iterdir()] == []
+
+
+def test_check_finds_columns_of_a_chosen_type_that_nobody_publishes(tmp_path: Path) -> None:
+    tables = {"orders": (table("t", "id int4", "n numeric"),), "stock": ()}
+    columns = ["orders.public.t.n", "orders.public.t.id", "orders.public.t.gone", "stock.public.t.n"]
+    findings = check_lake(LocalStore(tmp_path / "lake"), columns, tables)
+    assert [found.what for found in findings if found.check == "lake_column"] == [
+        f"[lake.columns] has orders.public.t.{name}, and no numeric column of that name is published"
+        for name in ("id", "gone")
+    ]

@@ -67,6 +67,11 @@ def type_of(column: Column) -> pa.DataType:
     return _type(column.type_name, column.typmod)
 
 
+def is_numeric(column: Column) -> bool:
+    """Whether its values are numbers of any size, for which a decimal type can be chosen."""
+    return (column.type_schema, column.type_name) == ("pg_catalog", "numeric")
+
+
 def typed(texts: pa.Array[Any], wanted: pa.DataType) -> Typed:
     """A column's texts as values of ``type_of`` the column, of another decimal if it is numeric, or as they are."""
     if isinstance(wanted, pa.ListType):

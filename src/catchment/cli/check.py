@@ -85,7 +85,8 @@ def _findings(settings: Settings, sources: Sequence[SourceSettings]) -> Iterator
         from catchment.targets.lake.place import open_store
         from catchment.targets.lake.preflight import check_lake
 
-        yield from check_lake(open_store(settings.lake.uri, settings.lake.options))
+        lake, tables = settings.lake, {name: each.tables for name, each in reports.items()}
+        yield from check_lake(open_store(lake.uri, lake.options), lake.columns, tables)
 
 
 def _hub(log: Log, source: str, running: bool) -> Hub:

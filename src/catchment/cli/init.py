@@ -36,6 +36,8 @@ dsn = "host=warehouse.example dbname=ods user=catchment"       # fill in; its us
 # [lake]
 # uri = "file:///data/lake"        # or s3://bucket/prefix, gs://…, az://…
 # keep = "7d"                      # for so long earlier frontiers can be read
+# [lake.columns]                   # types for numeric columns that have none, or too large a one
+# "orders.public.accounts.balance" = "decimal(38,10)"
 
 # Every change as a JSON line, one file for each source.
 # [[feed]]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import pyarrow as pa
 
-from catchment.changes.cast import TIMESTAMP, type_of
+from catchment.changes.cast import TIMESTAMP, is_numeric, type_of
 from catchment.model.table import Table
 
 EXACT = "_exact"
@@ -40,6 +40,9 @@ _PRIMITIVES: dict[pa.DataType, str] = {
     pa.binary(): "binary",
     pa.string(): "string",
 }
+Types = Mapping[str, pa.DataType]
+"""Types that were chosen for numeric columns of a table, by their names in the source."""
+
 _BY_NAME = {name: type_ for type_, name in _PRIMITIVES.items()}
 
 
@@ -52,19 +55,32 @@ class LakeColumn:
     type: pa.DataType
 
 
-def current_columns(table: Table) -> list[LakeColumn]:
+def chosen_types(settings: Mapping[str, str], source: str, table: Table) -> dict[str, str]:
+    """Of ``[lake.columns]``, which has columns by source, schema, table and name: those of one table."""
+    prefix = f"{source}.{table}."
+    return {name.removeprefix(prefix): type_ for name, type_ in settings.items() if name.startswith(prefix)}
+
+
+def types_of(chosen: Mapping[str, str]) -> Types:
+    """The same as types."""
+    return {name: _arrow(type_) for name, type_ in chosen.items()}
+
+
+def current_columns(table: Table, types: Types) -> list[LakeColumn]:
     """The columns of a current-state table, aligned with the source's; a list in the key stays text."""
     taken = {EXACT}
     columns = []
     for column in table.columns:
         type_ = type_of(column)
+        if is_numeric(column):
+            type_ = types.get(column.name, type_)
         if column.name in table.key and isinstance(type_, pa.ListType):
             type_ = pa.string()
         columns.append(LakeColumn(_distinct(column.name, taken), column.name, type_))
     return columns
 
 
-def history_columns(table: Table, known: Sequence[LakeColumn]) -> list[LakeColumn]:
+def history_columns(table: Table, known: Sequence[LakeColumn], types: Types) -> list[LakeColumn]:
     """The columns of a history that a version of the table fills, aligned with the source's.
 
     One of another name or type than all ``known`` gets a column of its own: nothing in a history ever changes.
@@ -72,7 +88,7 @@ def history_columns(table: Table, known: Sequence[LakeColumn]) -> list[LakeColum
     taken = {EXACT, DAY, *(field.name for field in HISTORY_FIELDS), *(column.name.lower() for column in known)}
     by_origin = {(column.column, column.type): column for column in known}
     columns = []
-    for column, wanted in zip(table.columns, current_columns(table), strict=True):
+    for column, wanted in zip(table.columns, current_columns(table, types), strict=True):
         found = by_origin.get((column.name, wanted.type))
         columns.append(found or LakeColumn(_distinct(column.name, taken), column.name, wanted.type))
     return columns

@@ -19,7 +19,15 @@ from catchment.model.batch import META, UNCHANGED
 from catchment.model.errors import TargetRefused
 from catchment.model.table import Table
 from catchment.targets.lake import datafile, deleted, delta
-from catchment.targets.lake.columns import EXACT, LakeColumn, current_columns, delta_schema, has_field, known_columns
+from catchment.targets.lake.columns import (
+    EXACT,
+    LakeColumn,
+    current_columns,
+    delta_schema,
+    has_field,
+    known_columns,
+    types_of,
+)
 from catchment.targets.lake.delta import Change, DataFile, Snapshot
 from catchment.targets.lake.folding import due
 from catchment.targets.lake.index import Alive, KeyIndex
@@ -34,6 +42,7 @@ SHAPE = "catchment.table"
 """The property of a Delta table that says which version of the source's table it is."""
 
 _SOURCE, _FILLED, _DROPPED = "catchment.source", "catchment.filled", "catchment.dropped"
+_TYPES = "catchment.types"
 
 Positions = Mapping[str, int]
 
@@ -59,10 +68,13 @@ class CurrentTable:
         self._vectors = Vectors(store, snapshot.path)
 
     @classmethod
-    def create(cls, store: Store, cache: LocalStore, path: str, source: str, shape: Table) -> CurrentTable:
-        """A new one without rows. Raises TargetUnreachable when there is one already."""
-        schema = delta_schema([], current_columns(shape), exact=False)
-        return cls(store, cache, delta.create(store, path, schema, _configuration(source, shape), Change()))
+    def create(
+        cls, store: Store, cache: LocalStore, path: str, source: str, shape: Table, chosen: Mapping[str, str]
+    ) -> CurrentTable:
+        """A new one without rows; some types were ``chosen``. Raises TargetUnreachable when there is one already."""
+        schema = delta_schema([], current_columns(shape, types_of(chosen)), exact=False)
+        configuration = {**_configuration(source, shape), _TYPES: json.dumps(chosen)}
+        return cls(store, cache, delta.create(store, path, schema, configuration, Change()))
 
     @classmethod
     def open(cls, store: Store, cache: LocalStore, path: str, source: str) -> CurrentTable | None:
@@ -110,7 +122,7 @@ class CurrentTable:
         if old != new:
             exact = has_field(self.snapshot.schema, EXACT)
             told = {SHAPE: json.dumps(shape.to_json()), _DROPPED: json.dumps(sorted(dropped))}
-            schema = delta_schema([], current_columns(shape), exact)
+            schema = delta_schema([], self._columns(shape), exact)
             index = self._ready_index()
             configuration = {**self.snapshot.configuration, **told}
             self._commit(Change(schema=schema, configuration=configuration, positions=positions))
@@ -178,7 +190,7 @@ class CurrentTable:
 
     def _apply_keyed(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
         net = coalesce(shape, changes)
-        columns = current_columns(shape)
+        columns = self._columns(shape)
         key = [columns[position] for position in shape.key_positions]
         values = _typed(columns, net.rows.columns[len(META) :])
         gone = _typed(key, net.gone)
@@ -210,7 +222,7 @@ class CurrentTable:
     def _apply_bag(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Positions) -> None:
         """Rows are the same when all their values are."""
         net = coalesce_bag(shape, changes)
-        columns = current_columns(shape)
+        columns = self._columns(shape)
         index = self._ready_index()
         files = rows = np.zeros(0, dtype=np.int64)
         if net.removed.num_rows:
@@ -288,7 +300,7 @@ class CurrentTable:
     @property
     def _found_by(self) -> list[LakeColumn]:
         """The columns that rows are found by: those of the key, or all."""
-        columns = current_columns(self.shape)
+        columns = self._columns(self.shape)
         return [columns[position] for position in self.shape.key_positions] if self.shape.key else columns
 
     @property
@@ -307,9 +319,11 @@ class CurrentTable:
                 index.add(file.path, found[kept], kept)
         index.save(self.snapshot.version, self.snapshot.files)
 
-    @staticmethod
-    def _by_number(shape: Table) -> dict[int, LakeColumn]:
-        return {column.number: lake for column, lake in zip(shape.columns, current_columns(shape), strict=True)}
+    def _columns(self, shape: Table) -> list[LakeColumn]:
+        return current_columns(shape, types_of(json.loads(self.snapshot.configuration.get(_TYPES, "{}"))))
+
+    def _by_number(self, shape: Table) -> dict[int, LakeColumn]:
+        return {column.number: lake for column, lake in zip(shape.columns, self._columns(shape), strict=True)}
 
 
 def _configuration(source: str, shape: Table) -> dict[str, str]:

@@ -20,7 +20,7 @@ from catchment.targets.lake.columns import (
     EXACT,
     HISTORY_FIELDS,
     LakeColumn,
-    current_columns,
+    Types,
     delta_schema,
     has_field,
     history_columns,
@@ -42,10 +42,10 @@ class HistoryTable:
         self._store = store
 
     @classmethod
-    def opened(cls, store: Store, path: str, source: str, shape: Table) -> HistoryTable:
+    def opened(cls, store: Store, path: str, source: str, shape: Table, types: Types) -> HistoryTable:
         """The one that is there, or a new one. Raises TargetRefused when it was not made for this source."""
         if delta.read_snapshot(store, path) is None:
-            schema = delta_schema(_FIELDS, history_columns(shape, []), exact=False)
+            schema = delta_schema(_FIELDS, history_columns(shape, [], types), exact=False)
             configuration = {"delta.appendOnly": "true", _SOURCE: source}
             snapshot = delta.create(store, path, schema, configuration, Change(), (DAY,), deletion_vectors=False)
             return cls(store, snapshot)
@@ -65,13 +65,14 @@ class HistoryTable:
             )
         return cls(store, snapshot)
 
-    def append(self, shape: Table, changes: Sequence[pa.RecordBatch], positions: Mapping[str, int]) -> None:
+    def append(
+        self, shape: Table, types: Types, changes: Sequence[pa.RecordBatch], positions: Mapping[str, int]
+    ) -> None:
         """Changes of one version of the table, in order."""
         known = known_columns(self.snapshot.schema)
-        columns = history_columns(shape, known)
+        columns = history_columns(shape, known, types)
         whole = [concatenate([change.column(field) for change in changes]) for field in range(changes[0].num_columns)]
-        types = current_columns(shape)
-        values = [typed(texts, lake.type) for texts, lake in zip(whole[len(META) :], types, strict=True)]
+        values = [typed(texts, lake.type) for texts, lake in zip(whole[len(META) :], columns, strict=True)]
         rows = _rows(shape, whole, columns, values)
         all_columns = [*known, *(column for column in columns if column not in known)]
         exact = EXACT in rows.column_names or has_field(self.snapshot.schema, EXACT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,6 +11,7 @@ from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.targets.lake.checkpoint import is_due, write_checkpoint
+from catchment.targets.lake.columns import Types, chosen_types, types_of
 from catchment.targets.lake.current import CurrentTable
 from catchment.targets.lake.delta import LOG
 from catchment.targets.lake.history import HistoryTable
@@ -24,11 +25,14 @@ from catchment.targets.lake.vacuum import Vacuum
 class SourceLake:
     """Good for nothing once something on it failed: what is in memory may not be what is in the lake."""
 
-    def __init__(self, store: Store, cache: LocalStore, source: str, keep: timedelta) -> None:
+    def __init__(
+        self, store: Store, cache: LocalStore, source: str, columns: Mapping[str, str], keep: timedelta
+    ) -> None:
         self.source = source
         self.store = store
         self.record: Record = first()
         self._cache = cache
+        self._columns = columns
         self._records = Records(store, source)
         self._current: dict[str, CurrentTable] = {}
         self._histories: dict[str, HistoryTable] = {}
@@ -71,15 +75,21 @@ class SourceLake:
 
     def new_current(self, path: str, shape: Table) -> CurrentTable:
         """An empty current-state table at a place where there is none."""
-        table = self._current[path] = CurrentTable.create(self.store, self._cache, path, self.source, shape)
+        table = self._current[path] = CurrentTable.create(
+            self.store, self._cache, path, self.source, shape, chosen_types(self._columns, self.source, shape)
+        )
         return table
 
     def history(self, path: str, shape: Table) -> HistoryTable:
         """A history, made if it is not there."""
         self._touched.add(path)
         if path not in self._histories:
-            self._histories[path] = HistoryTable.opened(self.store, path, self.source, shape)
+            self._histories[path] = HistoryTable.opened(self.store, path, self.source, shape, self.types_of(shape))
         return self._histories[path]
+
+    def types_of(self, shape: Table) -> Types:
+        """What is chosen for columns of a table by now; a current state keeps what it was made with."""
+        return types_of(chosen_types(self._columns, self.source, shape))
 
     def let_go(self, path: str) -> None:
         """Of a table that is not used any more."""

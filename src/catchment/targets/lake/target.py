@@ -24,8 +24,9 @@ _PACE = Pace(delay=5.0, bytes=64 << 20)
 class LakeTarget:
     """A target that many threads may use, each for its own source; ``datasets`` says where a source's rows land.
 
-    ``store`` is the lake's; ``cache`` a directory of this machine for what can be made again from it. What was the last
-    record can be read for ``keep`` longer than it was the last one.
+    ``store`` is the lake's; ``cache`` a directory of this machine for what can be made again from it. ``columns``:
+    types chosen for numeric columns, by source, schema, table and name. What was the last record can be read for
+    ``keep`` longer than it was the last one.
     """
 
     scope: Literal["source"] = "source"
@@ -35,6 +36,7 @@ class LakeTarget:
         store: Store,
         cache: Path,
         datasets: Mapping[str, str],
+        columns: Mapping[str, str] | None = None,
         name: str = "lake",
         pace: Pace = _PACE,
         keep: timedelta = KEEP,
@@ -44,6 +46,7 @@ class LakeTarget:
         self._store = store
         self._cache = LocalStore(cache)
         self._datasets = datasets
+        self._columns = columns or {}
         self._keep = keep
         self._lakes: dict[str, SourceLake] = {}
         self._lock = Lock()
@@ -89,7 +92,9 @@ class LakeTarget:
     def _lend(self, source: str) -> Iterator[SourceLake]:
         """For a block, after which it is used again only if nothing failed."""
         with self._lock:
-            lake = self._lakes.pop(source, None) or SourceLake(self._store, self._cache, source, self._keep)
+            lake = self._lakes.pop(source, None)
+            if lake is None:
+                lake = SourceLake(self._store, self._cache, source, self._columns, self._keep)
         yield lake
         with self._lock:
             self._lakes[source] = lake

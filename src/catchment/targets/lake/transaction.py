@@ -205,7 +205,7 @@ class Transaction:
         rows = [(offset, rows.data) for offset, rows in held.rows if rows.refill in (None, entry.refill)]
         new = [data for offset, data in (*held.history_only, *rows) if offset > reached]
         if new:
-            history.append(held.table, in_order(new), {self._name(): held.offset})
+            history.append(held.table, self._lake.types_of(held.table), in_order(new), {self._name(): held.offset})
 
     def _apply(self, path: str, held: _Held, changes: Sequence[tuple[int, pa.RecordBatch]]) -> None:
         new = [data for offset, data in changes if self._is_new_to(path, offset)]
