@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from faults import inject
 from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source
 from workload import KEYS, Traffic, make_tables
 
@@ -88,7 +89,7 @@ def test_promises_1_3_and_4_hold_whatever_is_killed(
         hub.start()
         for _ in range(faults):
             time.sleep(chance.uniform(0.5, 3))
-            inject(chance, hub, source, ods)
+            inject(chance, hub, {"source": source, "ods": ods})
     finally:
         for each in traffic:
             each.stop()
@@ -100,21 +101,3 @@ def test_promises_1_3_and_4_hold_whatever_is_killed(
     for name, dsn in sources.items():
         assert_ods_equals_source(ods.dsn(), name, dsn)
         assert_feed_equals_source(hub, name, KEYS)
-
-
-def inject(chance: random.Random, hub: RunningHub, source: Cluster, ods: Cluster) -> None:
-    fault = chance.choice(["worker", "worker", "worker", "supervisor", "cut source", "cut ods", "source", "ods"])
-    print(f"fault: {fault}")
-    match fault:
-        case "worker":
-            hub.kill_worker(chance)
-        case "supervisor":
-            hub.kill_supervisor()
-            hub.start()
-        case "cut source" | "cut ods":
-            with psycopg.connect((source if fault == "cut source" else ods).dsn(), autocommit=True) as admin:
-                admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'catchment'"
-                )
-        case "source" | "ods":
-            (source if fault == "source" else ods).restart(mode="immediate")

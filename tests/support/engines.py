@@ -24,6 +24,7 @@ def spark(asked: Asked, directory: Path) -> dict[str, list[Any]]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "1",
+        "spark.databricks.delta.snapshotPartitions": "1",  # of 50 tasks for each log
         "spark.ui.enabled": "false",
         "spark.driver.memory": "700m",
         "spark.driver.host": "127.0.0.1",
