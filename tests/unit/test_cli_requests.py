@@ -240,6 +240,6 @@ def test_a_silent_hub_is_named_while_waiting(hub: FakeHub) -> None:
     hub.report("streaming")
     past = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     with hub.hub._passing.transaction() as connection:
-        connection.execute("UPDATE status SET reported_at = ?", (past,))
+        connection.execute("UPDATE worker SET reported_at = ?", (past,))
     threading.Timer(1.0, lambda: hub.finish("refill", "7 rows read")).start()
     assert "waiting: silent: nothing was reported by worker-1 since " in hub("backfill", "orders").stderr

@@ -54,6 +54,7 @@ class Nothing:
     """A collector that has nothing to do beside its stream."""
 
     awaited: Lsn | None = None
+    at_rest = True
 
     def passed(self, position: Lsn, at: datetime) -> None:
         pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -55,7 +55,10 @@ class Hub(Protocol):
     """Safe to share between threads, and between processes where it is kept in a file or a server. Raises HubError."""
 
     def report(self, worker: str, statuses: Sequence[Status]) -> None:
-        """Put these in the place of all that this worker reported before, in one transaction."""
+        """Put these in the place of all that this worker reported before, in one transaction.
+
+        An object that was reported before says what it said then: what has not changed costs nothing.
+        """
         ...
 
     def statuses(self) -> Sequence[Status]:
@@ -68,6 +71,10 @@ class Hub(Protocol):
 
     def request(self, kind: str, source: str, arguments: Mapping[str, Any], by: str) -> int:
         """Ask for something; return the request's id. Durable on return."""
+        ...
+
+    def unclaimed(self) -> Collection[tuple[str, str]]:
+        """What was asked for and nobody has taken: of which source, and of which kind. Cheap enough to look often."""
         ...
 
     def claim(self, worker: str, sources: Sequence[str], kinds: Sequence[str]) -> Request | None:

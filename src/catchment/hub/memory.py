@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
@@ -43,6 +43,11 @@ class MemoryHub:
             number = len(self._requests) + 1
             self._requests[number] = Request(number, kind, source, _plain(arguments), by, datetime.now(UTC))
             return number
+
+    def unclaimed(self) -> Collection[tuple[str, str]]:
+        with self._lock:
+            requests = self._requests.values()
+            return {(each.source, each.kind) for each in requests if each.worker is None and each.finished_at is None}
 
     def claim(self, worker: str, sources: Sequence[str], kinds: Sequence[str]) -> Request | None:
         with self._lock:

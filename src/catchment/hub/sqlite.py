@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -34,12 +34,20 @@ _FORMATS = (
         "ALTER TABLE request ADD COLUMN claimed_at TEXT",
         "UPDATE request SET claimed_at = asked_at WHERE worker IS NOT NULL",
     ),
+    (
+        # When a worker reported is one value, however many loops it has; the column in ``status`` is not used any more.
+        "CREATE TABLE worker (name TEXT PRIMARY KEY, reported_at TEXT NOT NULL) WITHOUT ROWID",
+        "INSERT INTO worker SELECT worker, max(reported_at) FROM status WHERE reported_at IS NOT NULL GROUP BY worker",
+        "DROP INDEX status_worker",
+        "CREATE UNIQUE INDEX status_loop ON status (worker, source, coalesce(target, ''))",
+    ),
 )
 FORMAT = len(_FORMATS)
 """The file's ``user_version``. What leads to each format from the one before is above, and never changes."""
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
-_STATUS = "source, target, worker, state, remedy, beat, detail, reported_at"
+_STATUS = "source, target, worker, state, remedy, beat, detail"
+_REPORT = f"INSERT OR REPLACE INTO status ({_STATUS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _REQUEST = 'id, kind, source, arguments, "by", asked_at, worker, claimed_at, finished_at, outcome'
 
 
@@ -48,6 +56,8 @@ class SqliteHub:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._reporting = Lock()
+        self._reported: dict[str, dict[tuple[str, str | None], Status]] = {}
         with self._translated(), ExitStack() as opened:
             path.touch(mode=0o600)  # what SQLite puts beside it takes the same mode
             # Statuses come every second and are worth nothing after a power failure; requests must survive it.
@@ -57,34 +67,36 @@ class SqliteHub:
             self._close = opened.pop_all().close
 
     def report(self, worker: str, statuses: Sequence[Status]) -> None:
-        now = _now()
-        rows = [
-            (
-                status.source,
-                status.target,
-                worker,
-                status.state,
-                status.remedy,
-                status.beat and status.beat.isoformat(),
-                json.dumps(status.detail, allow_nan=False),
-                now,
-            )
-            for status in statuses
-        ]
-        with self._translated(), self._passing.transaction() as connection:
-            connection.execute("DELETE FROM status WHERE worker = ?", (worker,))
-            connection.executemany(f"INSERT INTO status ({_STATUS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        with self._reporting, self._translated():
+            told = {(status.source, status.target): status for status in statuses}
+            before = self._reported.pop(worker, {})
+            with self._passing.transaction() as connection:
+                stamped = connection.execute("UPDATE worker SET reported_at = ? WHERE name = ?", (_now(), worker))
+                if stamped.rowcount == 0 or told.keys() != before.keys():
+                    before = {}
+                    self._forget(connection, worker)
+                    connection.execute("INSERT INTO worker VALUES (?, ?)", (worker, _now()))
+                changed = [status for loop, status in told.items() if before.get(loop) is not status]
+                connection.executemany(_REPORT, [_row(worker, status) for status in changed])
+            self._reported[worker] = told
 
     def statuses(self) -> Sequence[Status]:
+        joined = f"SELECT {_STATUS}, worker.reported_at FROM status LEFT JOIN worker ON worker.name = status.worker"
         with self._translated():
-            rows = self._passing.rows(f"SELECT {_STATUS} FROM status ORDER BY source, target, worker")
+            rows = self._passing.rows(f"{joined} ORDER BY source, target, worker")
         return [
             Status(source, target, worker, state, remedy, _time(beat), json.loads(detail), _time(reported_at))
             for source, target, worker, state, remedy, beat, detail, reported_at in rows
         ]
 
     def forget_worker(self, worker: str) -> None:
-        self.report(worker, ())
+        with self._reporting, self._translated(), self._passing.transaction() as connection:
+            self._reported.pop(worker, None)
+            self._forget(connection, worker)
+
+    def _forget(self, connection: sqlite3.Connection, worker: str) -> None:
+        connection.execute("DELETE FROM status WHERE worker = ?", (worker,))
+        connection.execute("DELETE FROM worker WHERE name = ?", (worker,))
 
     def request(self, kind: str, source: str, arguments: Mapping[str, Any], by: str) -> int:
         values = (kind, source, json.dumps(arguments, allow_nan=False), by, _now())
@@ -93,6 +105,11 @@ class SqliteHub:
             connection.execute(insert, values)
             ((number,),) = connection.execute("SELECT last_insert_rowid()")
         return int(number)
+
+    def unclaimed(self) -> Collection[tuple[str, str]]:
+        query = "SELECT DISTINCT source, kind FROM request WHERE worker IS NULL AND finished_at IS NULL"
+        with self._translated():
+            return self._lasting.rows(query)
 
     def claim(self, worker: str, sources: Sequence[str], kinds: Sequence[str]) -> Request | None:
         oldest = (
@@ -228,6 +245,12 @@ class _Connection:
                 time.sleep(0.01)
             else:
                 return
+
+
+def _row(worker: str, status: Status) -> tuple[str | None, ...]:
+    beat = status.beat.isoformat() if status.beat else None
+    detail = json.dumps(status.detail, allow_nan=False)
+    return status.source, status.target, worker, status.state, status.remedy, beat, detail
 
 
 def _marks(values: Sequence[str]) -> str:

@@ -74,8 +74,12 @@ class Log(Protocol):
     def wait(self, source: str, after: int, timeout: float, most_bytes: int = ...) -> Span:
         """What there is to read behind ``after``: at once when there is something, else within ``timeout`` seconds.
 
-        At most ``most_bytes``, but at least one whole transaction.
+        At most ``most_bytes``, but at least one whole transaction. ``wake`` ends the waiting.
         """
+        ...
+
+    def wake(self, source: str) -> None:
+        """Have everybody in this process who waits for this source's log look up."""
         ...
 
     def read(self, source: str, after: int, through: int) -> Iterator[tuple[Frontier, Batch]]:

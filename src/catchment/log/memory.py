@@ -30,10 +30,16 @@ class _Record:
     """One source's log; ``standing`` is null until a writer has made it."""
 
     changed: Condition = field(default_factory=Condition)
+    calls: int = 0
     standing: Standing | None = None
     first: int = 1
     stored: list[_Stored] = field(default_factory=list)
     writer: MemoryWriter | None = None
+
+    def call(self) -> None:
+        with self.changed:
+            self.calls += 1
+            self.changed.notify_all()
 
     def finished(self, after: int) -> list[_Stored]:
         tail = self.standing.tail.frontier.offset if self.standing else 0
@@ -86,7 +92,8 @@ class MemoryLog:
     def wait(self, source: str, after: int, timeout: float, most_bytes: int = sys.maxsize) -> Span:
         record = self._record(source)
         with record.changed:
-            record.changed.wait_for(lambda: bool(record.finished(after)), timeout)
+            calls = record.calls
+            record.changed.wait_for(lambda: bool(record.finished(after)) or record.calls != calls, timeout)
             if record.standing is None:
                 return Span(NO_LOG, 1, after, 0, None)
             log = record.standing.tail.frontier.log
@@ -101,6 +108,9 @@ class MemoryLog:
                 if stored.batch.ends_transaction:
                     last, total = stored.offset, passed
             return Span(log, record.first, last, total, unread[0].appended_at)
+
+    def wake(self, source: str) -> None:
+        self._record(source).call()
 
     def read(self, source: str, after: int, through: int) -> Iterator[tuple[Frontier, Batch]]:
         record = self._record(source)
@@ -150,6 +160,7 @@ class MemoryLog:
             if record.writer:
                 raise LogBusy("a writer has the log open", source=source)
             record.standing, record.first, record.stored = None, 1, []
+        record.call()
 
     def _record(self, source: str) -> _Record:
         with self._lock:

@@ -42,14 +42,18 @@ class SqliteLog:
     def wait(self, source: str, after: int, timeout: float, most_bytes: int = sys.maxsize) -> Span:
         directory = self._source(source)
         deadline = time.monotonic() + timeout
+        at_first = directory.changes
         while True:
             seen = directory.changes
             span = directory.span(after, most_bytes)
             remaining = deadline - time.monotonic()
-            if span.last > after or remaining <= 0:
+            if span.last > after or remaining <= 0 or seen != at_first:
                 return span
             if not directory.sleep(seen, remaining):
                 return span
+
+    def wake(self, source: str) -> None:
+        self._source(source).announce()
 
     def read(self, source: str, after: int, through: int) -> Iterator[tuple[Frontier, Batch]]:
         directory = self._source(source)

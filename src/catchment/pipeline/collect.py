@@ -18,6 +18,7 @@ from catchment.postgres.stream import Stream
 IDLE_SECONDS = 10.0
 IDLE_BYTES = 16 * 2**20
 _ROUND_SECONDS = 0.5
+_REST_SECONDS = 5.0
 _ASK_SECONDS = 0.1
 
 
@@ -27,6 +28,11 @@ class Work(Protocol):
     @property
     def awaited(self) -> Lsn | None:
         """A WAL position that somebody waits for; null when nobody does."""
+        ...
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing to do before the stream brings something, or somebody ends its ``receive``."""
         ...
 
     def between_transactions(self) -> None:
@@ -55,7 +61,7 @@ def collect(
     while not stopping:
         work.beat()
         awaited = work.awaited
-        received = stream.receive(_ASK_SECONDS if awaited else _ROUND_SECONDS)
+        received = stream.receive(_ASK_SECONDS if awaited else _REST_SECONDS if work.at_rest else _ROUND_SECONDS)
         for messages in spool.whole(received.messages):
             for batch, state in cutter.batches(messages):
                 until = append(batch, state)

@@ -19,6 +19,7 @@ from catchment.pipeline.session import REFILL, Session, Surroundings
 from catchment.pipeline.spool import Spool
 from catchment.pipeline.state import SOURCE, Origin
 from catchment.pipeline.status import Stopping
+from catchment.postgres.bell import Bell
 from catchment.postgres.catalog import published_tables, verify_publication
 from catchment.postgres.connection import Translation, connect, of_source
 from catchment.postgres.replication import ReplicationConnection
@@ -40,6 +41,18 @@ class Collector:
         self._goal: Lsn | None = None
         self._lost = False
         self._session: Session | None = None
+        self._bell = Bell()
+        stopping.wakes(self._bell.ring)
+
+    def wake(self) -> None:
+        """Somebody asked for something: have the loop look."""
+        self._bell.ring()
+
+    @property
+    def reached(self) -> int | None:
+        """The offset that the log has got to; null while there is no connection."""
+        session = self._session
+        return session.reached if session else None
 
     @property
     def settled(self) -> int | None:
@@ -79,8 +92,10 @@ class Collector:
                 origin = _prepare(self._source, writer, replication, connection, translation, self._wait_for_slot)
                 self._goal = self._goal or wal_position(connection, translation)
                 start = writer.tail.frontier.lsn
-                stream = SlotStream(replication, self._source.slot, self._source.publication, start)
-                session = Session(self._around, writer, stream, connection, translation, origin.publication, self._goal)
+                source, bell = self._source, self._bell
+                stream = SlotStream(replication, source.slot, source.publication, start, bell)
+                publication, goal = origin.publication, self._goal
+                session = Session(self._around, writer, stream, connection, translation, publication, goal, bell)
             self._session = open_here.enter_context(closing(session))
             open_here.callback(self._forget_session)
             spool = open_here.enter_context(closing(Spool(self._around.held / "transactions")))

@@ -56,7 +56,7 @@ class Cycle:
     ``usable`` says whether a snapshot may be read with; another is taken until one is. When ``finished`` is set, at
     ``finished_at`` of the monotonic clock, there is an ``error``, or ``snapshot``, ``fence``, ``held`` and ``reached``,
     which is null when no block is left. ``published`` is null if the publication lost the table. ``another_file``: the
-    blocks read before are not those of the table any more, so this cycle read nothing.
+    blocks read before are not those of the table any more, so this cycle read nothing. ``wake`` is called at the end.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Cycle:
         keep: int,
         usable: Callable[[Snapshot], bool],
         directory: Path,
+        wake: Callable[[], None],
     ) -> None:
         self.known = known
         self.table = known.table
@@ -85,6 +86,7 @@ class Cycle:
         self._source = source
         self._usable = usable
         self._directory = directory
+        self._wake = wake
         self._cancelled = threading.Event()
         self._holding = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"backfill {source.name} {self.table}", daemon=True)
@@ -108,6 +110,7 @@ class Cycle:
         if not self.finished.is_set():
             self.finished_at = time.monotonic()
             self.finished.set()
+            self._wake()
 
     def _read(self, reader: SnapshotReader) -> None:
         self._begin(reader)

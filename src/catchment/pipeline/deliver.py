@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from catchment.hub.base import Hub
@@ -20,8 +21,9 @@ from catchment.pipeline.state import KEPT, MENDED, TARGET, Refill, decode
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.targets.base import Pace, Target
 
-_ROUND_SECONDS = 0.5
+_ROUND_SECONDS = 5.0
 _ASKED_SECONDS = 0.1
+_PACE_SECONDS = 0.5
 _SHARE_OF_UPKEEP = 0.5
 
 
@@ -45,6 +47,7 @@ class Deliverer:
         self._hub = hub
         self._stopping = stopping
         self._loading: set[str] = set()
+        stopping.wakes(partial(log.wake, source))
 
     def run(self) -> None:
         """Find where to begin, then deliver until it is time to stop.
@@ -73,14 +76,16 @@ class Deliverer:
             state = "refilling" if self._loading else "streaming"
             self.status.well(state, trouble, offset=position, loaded=not self._loading, stopped=lacks.stopped)
             self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
-            span = self._log.wait(self.source, position, _ROUND_SECONDS, self.target.pace.bytes)
+            span = self._log.wait(
+                self.source, position, min(_ROUND_SECONDS, lacks.seconds_to_look), self.target.pace.bytes
+            )
             if span.log != identity:
                 return
             if span.last <= position:
                 self._tend(0)
-            elif self.patient and not self._is_due(span):
+            elif self.patient and (seconds := self._due_in(span)) > 0:
                 self._tend(0)
-                self._stopping.sleep(_ASKED_SECONDS)
+                self._stopping.sleep(min(seconds, _PACE_SECONDS))  # or until it has become much
             else:
                 began = time.monotonic()
                 passed = self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
@@ -103,9 +108,10 @@ class Deliverer:
             self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
             self.position = span.last
 
-    def _is_due(self, span: Span) -> bool:
+    def _due_in(self, span: Span) -> float:
         """A span that was cut because of its bytes is not followed by nothing."""
-        return is_due(span, self.target.pace) or self._log.wait(self.source, span.last, 0).last > span.last
+        seconds = due_in(span, self.target.pace)
+        return 0.0 if seconds > 0 and self._log.wait(self.source, span.last, 0).last > span.last else seconds
 
     def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> Passed:
         passed = Passed()
@@ -150,11 +156,11 @@ class Deliverer:
         return self._log.wait(self.source, 0, 0, most_bytes=2**62).last
 
 
-def is_due(span: Span, pace: Pace) -> bool:
-    """Whether a target of this pace wants what is there."""
+def due_in(span: Span, pace: Pace) -> float:
+    """In how many seconds a target of this pace wants what is there, if no more comes; 0 when it wants it now."""
     if pace.delay == 0 or span.bytes >= pace.bytes or span.oldest is None:
-        return True
-    return (datetime.now(UTC) - span.oldest).total_seconds() >= pace.delay
+        return 0.0
+    return max(0.0, pace.delay - (datetime.now(UTC) - span.oldest).total_seconds())
 
 
 def is_loading(refill: Refill, target: str, position: int) -> bool:

@@ -31,6 +31,11 @@ class Lacks:
         self._request: int | None = None
         self._until = 0
 
+    @property
+    def seconds_to_look(self) -> float:
+        """In how many seconds it is time to look."""
+        return max(0.0, self._look_at - time.monotonic())
+
     def look_again(self) -> None:
         """A table may have stopped just now: look soon."""
         self._look_at, self._pause = 0.0, _FIRST_PAUSE_SECONDS

@@ -63,6 +63,7 @@ class Backfills:
         append: Callable[[Batch, State], object],
         answer: Callable[[int, str], None],
         busy: Callable[[], bool],
+        wake: Callable[[], None],
     ) -> None:
         self._source = source
         self._targets = tuple(targets)
@@ -75,6 +76,7 @@ class Backfills:
         self._pieces = Pieces(targets, writer, shapes, Kept(source.name, log), self._teller)
         self._answer = answer
         self._busy = busy
+        self._wake = wake
         self._origin = Origin.of(writer.tail.state)
         self._births = {name: int(value["offset"]) for name, value in entries(writer.tail.state, TARGET)}
         refills = Refill.of(writer.tail.state)
@@ -235,7 +237,7 @@ class Backfills:
         # While the stream is late, each cycle waits for it: reading a little longer brings the end nearer.
         busy = min(max(_BUSY_SECONDS, self._waited), _LATE_SECONDS)
         piece = self._pieces.next(refill, known.table, busy if self._busy() else _IDLE_SECONDS)
-        self._cycle = Cycle(self._source, known, piece, tail, usable, self._directory)
+        self._cycle = Cycle(self._source, known, piece, tail, usable, self._directory, self._wake)
 
     def _end(self, cycle: Cycle) -> None:
         """Append what was read, or give it up."""

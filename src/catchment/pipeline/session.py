@@ -23,10 +23,11 @@ from catchment.pipeline.shapes import Published, Shapes
 from catchment.pipeline.state import SEQUENCE, decode
 from catchment.pipeline.status import LoopStatus
 from catchment.pipeline.streamed import Streamed
-from catchment.postgres.catalog import published_tables, verify_publication
+from catchment.postgres.bell import Bell
+from catchment.postgres.catalog import catalog_digest, published_tables, verify_publication
 from catchment.postgres.connection import Translation
 from catchment.postgres.slot import slot_health
-from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
+from catchment.postgres.snapshot import current_snapshot, nudge, pulse, wal_position
 from catchment.postgres.source import Source
 from catchment.postgres.stream import Stream
 from catchment.wire.twin import Decoder
@@ -71,6 +72,7 @@ class Session:
         translation: Translation,
         publication: int,
         goal: Lsn,
+        bell: Bell,
     ) -> None:
         self._around = around
         self._source = around.source
@@ -80,6 +82,7 @@ class Session:
         self._translation = translation
         self._publication = publication
         self._goal = goal
+        self._bell = bell
         tail = writer.tail
         sequence = int(decode(tail.state[SEQUENCE])["last"]) if SEQUENCE in tail.state else 0
         decoder, streamed = Decoder(tail.frontier.lsn, sequence), Streamed(tail.state)
@@ -100,11 +103,14 @@ class Session:
             append=self._append_between,
             answer=around.hub.finish,
             busy=lambda: time.monotonic() - self._changed < _BUSY_SECONDS,
+            wake=bell.ring,
         )
         self._doubt: str | None = ""  # why it is not known what the catalog shows by now
+        self._pulse = self._digest = ""
+        self._catalog: Published = {}
         self._nudged_to: Lsn | None = None
         self.settled: int | None = None
-        self._changes = self._changes_reported = 0
+        self._changes = self._changes_reported = self._rate = 0
         self._changed = float("-inf")
         self._passed, self._passed_at = tail.frontier.lsn, tail.frontier.committed_at
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
@@ -113,6 +119,17 @@ class Session:
         self.backfills.begin_targets()
         # Whoever had claimed a request has forgotten it, unless it is written down by now.
         around.hub.release(self._source.name)
+        bell.ring()
+
+    @property
+    def reached(self) -> int:
+        """The offset that the log has got to."""
+        return self._writer.tail.frontier.offset
+
+    @property
+    def at_rest(self) -> bool:
+        """All that was under way has ended, and has been told."""
+        return self.settled is not None and self._changes == self._changes_reported and self._rate == 0
 
     def _published(self, only: int | None = None) -> Published:
         name, translation = self._source.publication, self._translation
@@ -159,13 +176,13 @@ class Session:
     def between_transactions(self) -> None:
         """Do what is due."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK_SECONDS:
+        if now - self._looked >= _LOOK_SECONDS and self._bell.has_rung():
             self._looked = now
             self._claim()
         if now - self._did_chores >= _CHORES_SECONDS:
             self._did_chores = now
-            self._do_chores()
-            self._compare()
+            if self._do_chores() or self._doubt is not None:
+                self._compare()
         elif (seen := self._shapes.awaited) is not None and seen <= self._writer.tail.frontier.lsn:
             self._compare()
         self.backfills.advance()
@@ -191,6 +208,7 @@ class Session:
     def _claim(self) -> None:
         """Take up what was asked for."""
         while (request := self._around.hub.claim(self._around.worker, [self._source.name], [REFILL])) is not None:
+            self._digest = ""  # with the planner's estimates as they are by now
             published = self._compare()
             if published is None or self._shapes.awaited is not None:
                 self._around.hub.release(self._source.name)
@@ -222,28 +240,32 @@ class Session:
         else:
             self.backfills.want(targets, tables, request.id)
 
-    def _do_chores(self) -> None:
-        """Look at the source: what is published, what a snapshot sees, how the slot does."""
-        self._streamed.forget_seen(Snapshot.parse(current_snapshot(self._connection, self._translation)))
+    def _do_chores(self) -> bool:
+        """Look at the source: what a snapshot sees, how the slot does; and whether anything was written to it."""
+        before, self._pulse = self._pulse, pulse(self._connection, self._translation)
+        self._streamed.forget_seen(Snapshot.parse(self._pulse.partition(" ")[0]))
         health = slot_health(self._connection, self._source.slot, self._translation)
         self._around.status.note(slot=asdict(health) if health else None)
+        return self._pulse != before
 
     def _compare(self) -> Published | None:
         """Compare the tables with the catalog, and tell what the stream does not; null while a table is locked."""
         since = wal_position(self._connection, self._translation)
         try:
-            published = self._published()
+            digest = catalog_digest(self._connection, self._translation)
+            if digest != self._digest:
+                self._catalog, self._digest = self._published(), digest
         except TableLocked as locked:
             self._doubt = str(locked)
             return None
         self._doubt = None
         until = wal_position(self._connection, self._translation)
         frontier = self._writer.tail.frontier
-        for step in self._shapes.notice(published, since, until, frontier.lsn):
+        for step in self._shapes.notice(self._catalog, since, until, frontier.lsn):
             told = self._shapes.take(step)
             batch = Batch(self._source.name, frontier.lsn, frontier.lsn, 0, True, frontier.committed_at, told)
             self._append_between(batch, self._shapes.changes())
-        return published
+        return self._catalog
 
     def _nothing_shared(self) -> str | None:
         if any(not known.retired for known in self._shapes.known.values()):
@@ -254,7 +276,7 @@ class Session:
 
     def _report(self, now: float) -> None:
         frontier = self._writer.tail.frontier
-        elapsed = now - self._reported
+        self._rate = round((self._changes - self._changes_reported) / (now - self._reported))
         self._around.status.well(
             "streaming" if self.backfills.idle else "refilling",
             trouble=self.backfills.trouble or self._shapes.trouble() or self._doubt or self._nothing_shared(),
@@ -264,7 +286,7 @@ class Session:
             wal_position=str(wal_position(self._connection, self._translation)),
             offset=frontier.offset,
             committed_at=frontier.committed_at.isoformat(),
-            rows_per_second=round((self._changes - self._changes_reported) / elapsed),
+            rows_per_second=self._rate,
             refills=self.backfills.progress(),
             tables=self._shapes.summary(),
         )

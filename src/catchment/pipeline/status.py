@@ -53,6 +53,7 @@ class LoopStatus:
         self._counters = Counters()
         self._lags: deque[float | None] = deque(maxlen=_LAG_SAMPLES)
         self._lock = threading.Lock()
+        self._told: Status | None = None
         self._began = time.monotonic()
         self._reached = self._unreachable = False
 
@@ -63,25 +64,25 @@ class LoopStatus:
 
     def well(self, state: str, trouble: str | None = None, **detail: Any) -> None:
         """The loop goes round, part of its work perhaps in ``trouble``. ``detail`` replaces what had its names."""
-        with self._lock:
+        with self._changing():
             self.state, self.remedy, self._beat = state, trouble, datetime.now(UTC)
             self._detail |= detail
             self._reached, self._unreachable = True, False
 
     def note(self, **detail: Any) -> None:
         """Something else to be shown."""
-        with self._lock:
+        with self._changing():
             self._detail |= detail
 
     def dropped(self) -> None:
         """The source was removed while the hub runs."""
-        with self._lock:
+        with self._changing():
             self.state, self.remedy, self._beat = DROPPED, None, None
             self._detail.clear()
 
     def failed(self, error: CatchmentError) -> None:
         """The loop ended with this error, and sleeps before it is run again."""
-        with self._lock:
+        with self._changing():
             self.state, self.remedy = "retrying" if error.retry else "stopped", str(error)
             self._beat = None
             self._counters.failed(type(error).__name__)
@@ -89,22 +90,22 @@ class LoopStatus:
 
     def restarted(self) -> None:
         """The loop is run again after an error."""
-        with self._lock:
+        with self._changing():
             self._counters.restarted()
 
     def moved(self, batches: int, changes: int) -> None:
         """So much was appended to the log, or applied to the target."""
-        with self._lock:
+        with self._changing():
             self._counters.moved(batches, changes)
 
     def applied(self, committed: Iterable[datetime]) -> None:
         """What was committed at these times is visible in the target as of now."""
-        with self._lock:
+        with self._changing():
             self._counters.applied(committed)
 
     def behind(self, seconds: float | None) -> None:
         """The lag as it is now, null when unknown: ten minutes of it are kept. To be called every ``LAG_SECONDS``."""
-        with self._lock:
+        with self._changing():
             self._lags.append(seconds)
 
     def beat(self) -> None:
@@ -121,17 +122,21 @@ class LoopStatus:
             self._beat = datetime.now(UTC)
 
     def report(self, worker: str) -> Status:
-        """The state as others see it. ``detail`` also has the counters and the history of the lag."""
+        """The state as others see it, the same object for as long as it is the same.
+
+        ``detail`` also has the counters and the history of the lag.
+        """
         with self._lock:
-            return Status(
-                source=self.source,
-                target=self.target,
-                worker=worker,
-                state=self.state,
-                remedy=self.remedy,
-                beat=self._beat,
-                detail={**self._detail, **self._counters.told(), "lag_history": list(self._lags)},
-            )
+            if self._told is None or self._told.beat != self._beat:
+                detail = {**self._detail, **self._counters.told(), "lag_history": list(self._lags)}
+                self._told = Status(self.source, self.target, worker, self.state, self.remedy, self._beat, detail)
+            return self._told
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock:
+            self._told = None
+            yield
 
 
 class Stopping:
@@ -139,6 +144,7 @@ class Stopping:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._wakes: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
         """Whether loops are to end."""
@@ -147,6 +153,12 @@ class Stopping:
     def now(self) -> None:
         """Have all loops end after what they are doing."""
         self._event.set()
+        for wake in self._wakes:
+            wake()
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """Something that sleeps in a way of its own is woken by this."""
+        self._wakes.append(wake)
 
     def over(self) -> None:
         """Loops may begin again."""

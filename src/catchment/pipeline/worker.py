@@ -50,6 +50,7 @@ class Hosted:
     stopping: Stopping
     threads: list[threading.Thread] = field(default_factory=list)
     lag_noted: float = float("-inf")
+    trimmed: object = None
 
     def start(self) -> None:
         """Run each loop in a thread of its own."""
@@ -107,6 +108,14 @@ class Hosted:
 
     def trim(self, log: Log, most_bytes: int) -> None:
         """Forget what all targets have; beyond ``most_bytes`` also what the slowest lacks, which is refilled later."""
+        marks = (
+            self.collector.reached,
+            self.collector.keep,
+            [(each.identity, each.position) for each in self.deliverers],
+        )
+        if marks == self.trimmed:
+            return  # nothing was appended, and nobody has gone on
+        self.trimmed = marks if self.collector.reached is not None else None
         span = log.wait(self.source.name, 0, 0)
         behind = [each.position if each.identity == span.log else None for each in self.deliverers]
         through = max(min((position or 0 for position in behind), default=0), log.excess(self.source.name, most_bytes))
@@ -206,9 +215,15 @@ class Worker:
         self._hub.report(self._name, [said for hosted in self._hosted for said in hosted.report(self._name)])
 
     def _answer(self) -> None:
+        """Take up what was asked for, or have the loop that can do so."""
         hosted = {each.source.name: each for each in self._hosted}
-        while (request := self._hub.claim(self._name, list(hosted), [DROP])) is not None:
-            threading.Thread(target=self._drop, args=(hosted[request.source], request), daemon=True).start()
+        for source, kind in self._hub.unclaimed():
+            if source not in hosted:
+                continue
+            if kind != DROP:
+                hosted[source].collector.wake()
+            elif (request := self._hub.claim(self._name, [source], [DROP])) is not None:
+                threading.Thread(target=self._drop, args=(hosted[source], request), daemon=True).start()
 
     def _drop(self, hosted: Hosted, request: Request) -> None:
         try:

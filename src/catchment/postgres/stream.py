@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from catchment.model.errors import DecodeError, SlotBusy, SourceUnreachable
 from catchment.model.lsn import Lsn
+from catchment.postgres.bell import Bell
 from catchment.postgres.copydata import take_wal
 from catchment.postgres.replication import ReplicationConnection
 
@@ -52,7 +53,7 @@ class Stream(Protocol):
     """What the collect loop needs of a source."""
 
     def receive(self, timeout: float) -> Received:
-        """What has arrived, at least one message or keepalive, or nothing after ``timeout`` seconds."""
+        """What has arrived, at least one message or keepalive, or nothing: after ``timeout`` seconds, or when woken."""
         ...
 
     def acknowledge(self, until: Lsn, ask: bool = False) -> None:
@@ -70,8 +71,12 @@ class SlotStream:
 
     Raises SourceUnreachable, SourceRefused, SlotBusy."""
 
-    def __init__(self, replication: ReplicationConnection, slot: str, publication: str, start: Lsn) -> None:
+    def __init__(
+        self, replication: ReplicationConnection, slot: str, publication: str, start: Lsn, bell: Bell | None = None
+    ) -> None:
+        """``bell``: ends a ``receive`` to which nothing comes."""
         self._replication = replication
+        self._bell = bell
         self._pgconn = replication.pgconn
         self._source = replication.translation.source
         self._acknowledged = Lsn(0)
@@ -114,7 +119,7 @@ class SlotStream:
                     if messages or keepalive is not None:
                         more = taken.size >= _READ_BYTES or self._goes_on(size, taken.size, until)
                     else:
-                        more = self._replication.wait_readable(timeout)
+                        more = self._replication.wait_readable(timeout, self._bell)
                     if not more:
                         break
                     self._pgconn.consume_input()

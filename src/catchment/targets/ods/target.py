@@ -15,6 +15,7 @@ from catchment.model.errors import TableRefused
 from catchment.model.frontier import Frontier
 from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
+from catchment.postgres.snapshot import pulse
 from catchment.targets.base import Pace
 from catchment.targets.ods.meddling import Meddling, stop_altered
 from catchment.targets.ods.naming import live_relation
@@ -43,6 +44,7 @@ class OdsTarget:
         self._datasets = datasets
         self._sessions = Pool[Session](most_connections)
         self._meddling: dict[str, Meddling] = {}
+        self._found: dict[str, tuple[str, Mapping[str, str | None]]] = {}
         self._refused = defaultdict[str, set[tuple[int, str | None]]](set)
 
     def frontier(self, source: str) -> Frontier | None:
@@ -76,14 +78,20 @@ class OdsTarget:
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused.
 
-        A table that somebody altered stops by being found here, if no change has met it yet.
+        A table that somebody altered stops by being found here, if no change has met it yet. While nothing at all was
+        written to the server, what was found last is found again.
         """
         translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
+            now = pulse(session.connection, translation)
+            before, found = self._found.get(source, (None, {}))
+            if now == before:
+                return found
             session.begin(source)
             stop_altered(session.connection, source, self._meddling.setdefault(source, Meddling(source)))
             found = Registry(session.connection, source).out_of_date()
             session.commit(source, None)
+            self._found[source] = now, found
             return found
 
     def forget(self, source: str) -> None:
