@@ -141,6 +141,21 @@ def test_a_request_can_be_followed_from_asking_to_its_outcome(hub: Hub) -> None:
     assert asked.asked_at <= done.finished_at <= datetime.now(UTC)
 
 
+def test_what_nobody_has_taken_is_seen_until_somebody_has(hub: Hub) -> None:
+    first, second = (hub.request("backfill", "orders", {}, "ann@host") for _ in range(2))
+    hub.request("drop", "stock", {}, "ann@host")
+    assert sorted(hub.unclaimed()) == [("orders", "backfill"), ("stock", "drop")]
+    assert hub.claim("w1", ["orders"], ["backfill"]) == hub.find(first)
+    assert ("orders", "backfill") in hub.unclaimed()
+    assert hub.claim("w1", ["orders"], ["backfill"]) == hub.find(second)
+    assert set(hub.unclaimed()) == {("stock", "drop")}
+    hub.finish(first, "done")
+    hub.release("orders")
+    assert sorted(hub.unclaimed()) == [("orders", "backfill"), ("stock", "drop")]
+    hub.withdraw(3, "not wanted")
+    assert set(hub.unclaimed()) == {("orders", "backfill")}
+
+
 def test_the_oldest_request_for_my_sources_and_kinds_is_claimed_first(hub: Hub) -> None:
     asked = [
         hub.request(kind, source, {}, "ann")
@@ -303,6 +318,16 @@ while (request := hub.claim(worker, ["orders"], ["backfill"])) is not None:
     claimed = [int(line) for worker in workers for line in worker.communicate()[0].split()]
     assert [worker.returncode for worker in workers] == [0, 0, 0]
     assert sorted(claimed) == list(range(1, 31))
+
+
+def test_what_is_reported_again_is_there_again_though_another_process_had_it_forgotten(tmp_path: Path) -> None:
+    told = [status("billing"), status("orders")]
+    with closing(SqliteHub(tmp_path / "hub.sqlite")) as hub, closing(SqliteHub(tmp_path / "hub.sqlite")) as other:
+        hub.report("w1", told)
+        other.forget_worker("w1")
+        assert names(hub) == []
+        hub.report("w1", told)
+        assert unstamped(other) == told
 
 
 def test_its_files_can_be_read_by_their_owner_only(tmp_path: Path) -> None:

@@ -279,6 +279,13 @@ def test_wait_wakes_up_when_the_log_is_made(log: Log) -> None:
     assert span.log != NO_LOG
 
 
+def test_waiting_ends_when_somebody_says_so(log: Log) -> None:
+    writer = log.open_writer("a")
+    append(writer, 10)
+    assert woken(log, 1, lambda: log.wake("a")).last == 1
+    writer.close()
+
+
 def test_trimmed_batches_are_refused_to_readers(log: Log) -> None:
     writer = log.open_writer("a")
     append(writer, *range(10, 210, 10))

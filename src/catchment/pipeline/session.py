@@ -202,7 +202,7 @@ class Session:
         elif self.settled is None:
             self._report(now)  # a table that has stopped is told before this can be taken for the end
             self.settled = frontier.offset
-        if now - self._reported >= _REPORT_SECONDS:
+        if now - self._reported >= (_CHORES_SECONDS if self.at_rest else _REPORT_SECONDS):
             self._report(now)
 
     def _claim(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ _REPORT_SECONDS = 0.5
 _TRIM_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
 _CONNECTING_SECONDS = 1.0
+_FILES = 65_536
 
 logger = structlog.get_logger()
 
@@ -148,6 +150,13 @@ class Hosted:
         return done
 
 
+def _allow_open_files() -> None:
+    """A source has a dozen of them, and many systems begin with a thousand for a process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
 def _is_given_up(status: LoopStatus) -> bool:
     return status.state == "stopped" or status.given_up
 
@@ -170,6 +179,7 @@ class Worker:
         """Returns the exit status. Ends when standard input does: the supervisor holds its other end."""
         # A loop that a server has answered must not wait 5 ms for the interpreter, which another one is using.
         sys.setswitchinterval(0.0005)
+        _allow_open_files()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # In a thread: the signal can come while this one waits for the same event, holding its lock.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=self._stopping.now).start())
