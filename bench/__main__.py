@@ -1,4 +1,4 @@
-"""``python -m bench [NAME …]``: run these measurements, or all; print what came out and write it as JSON."""
+"""``python -m bench [NAME …]``: run these measurements, or all; print what came out, keep it as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import backfill, capture, idle, lake, latency, memory
+from bench import backfill, capture, idle, lake, latency, memory, plot, subscription
 from catchment.demo.binaries import find_binaries, version
 
 MEASUREMENTS = {
     "capture": capture.measure,
+    "subscription": subscription.measure,
     "latency": latency.measure,
     "backfill": backfill.measure,
     "memory": memory.measure,
@@ -20,10 +21,11 @@ MEASUREMENTS = {
     "lake": lake.measure,
 }
 RESULTS = Path("bench/results.json")
+PLOT = Path("docs/performance.svg")
 
 
 def main(names: list[str]) -> None:
-    """Run the named measurements."""
+    """Run the named measurements; those that are not named keep what they came to before."""
     machine = {
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
@@ -31,14 +33,16 @@ def main(names: list[str]) -> None:
         "postgresql": version(find_binaries()),
     }
     print(" · ".join(f"{name} {value}" for name, value in machine.items()))
-    results: dict[str, object] = {"machine": machine}
+    results: dict[str, dict[str, object]] = json.loads(RESULTS.read_text()) if names and RESULTS.exists() else {}
     for name in names or MEASUREMENTS:
         print(f"\n{name}: {sys.modules[f'bench.{name}'].__doc__}")
-        results[name] = MEASUREMENTS[name]()
-        for what, value in results[name].items():  # type: ignore[attr-defined]
-            print(f"  {what:<40} {value:>12,.2f}")
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\nwritten to {RESULTS}")
+        values = MEASUREMENTS[name]()
+        for what, value in values.items():
+            print(f"  {what:<48} {value:>14,.2f}")
+        results[name] = {"machine": machine, "values": values}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    PLOT.write_text(plot.draw(results))
+    print(f"\nwritten to {RESULTS} and {PLOT}")
 
 
 if __name__ == "__main__":

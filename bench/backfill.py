@@ -1,13 +1,13 @@
 """Rows a second of a first load, into the log and into the ODS, beside ``COPY … TO STDOUT`` and ``COPY`` into a table.
 
 One table of 8 columns, read by two readers, beside one and two plain streams of the same table; then the whole of it
-from ``catchment run`` until all is in the ODS, beside ``COPY … TO STDOUT`` piped into ``COPY … FROM STDIN``.
+from ``catchment run`` until all is in the ODS, beside ``COPY … TO STDOUT`` piped into ``COPY … FROM STDIN`` and beside
+``pg_dump | psql``.
 """
 
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psycopg
 
+from bench.hub import command, configure, stored
 from catchment.demo.cluster import Cluster
 from catchment.hub.memory import MemoryHub
 from catchment.log.sqlite import SqliteLog
@@ -53,7 +54,11 @@ def measure() -> dict[str, float]:
         into_log, cpu = _into_log(Path(directory) / "log", source.dsn())
         log = ROWS / into_log
         through = ROWS / _seconds(lambda: _copy_through(source, ods))
-        whole = ROWS / _seconds(lambda: _into_ods(Path(directory), source.dsn(), ods.dsn()))
+        dump = ROWS / _seconds(lambda: _dump_through(source, ods))
+        config = configure(Path(directory), {"orders": source.dsn()}, ods.dsn())
+        loading = command(config, "--until-caught-up")  # its start and its end included
+        whole = ROWS / _seconds(lambda: subprocess.run(loading, check=True, capture_output=True))
+        log_size = stored(Path(directory) / "var" / "log")
     return {
         "COPY TO STDOUT, one stream, rows/s": one,
         "COPY TO STDOUT, two streams, rows/s": two,
@@ -61,8 +66,11 @@ def measure() -> dict[str, float]:
         "ratio of one stream": log / one,
         "rows into the log for a second of CPU": ROWS / cpu,
         "COPY | COPY into a table with a key, rows/s": through,
+        "pg_dump | psql, rows/s": dump,
         "catchment into the ODS, rows/s": whole,
         "ratio of COPY | COPY": whole / through,
+        "ratio of pg_dump | psql": whole / dump,
+        "the log's files, bytes a row": log_size * 1e6 / ROWS,
     }
 
 
@@ -100,6 +108,16 @@ def _copy_through(source: Cluster, ods: Cluster) -> None:
             copy.write(row)
 
 
+def _dump_through(source: Cluster, ods: Cluster) -> None:
+    """Into another database, table and key included."""
+    with psycopg.connect(ods.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE dumped")
+    dump = [source.binaries / "pg_dump", "--table", "usual", "--no-owner", "--no-publications", "-d", source.dsn()]
+    restore = [ods.binaries / "psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", ods.dsn("dumped")]
+    with subprocess.Popen(dump, stdout=subprocess.PIPE) as dumping:
+        subprocess.run(restore, check=True, stdin=dumping.stdout, stdout=subprocess.DEVNULL)
+
+
 def _into_log(directory: Path, dsn: str) -> tuple[float, float]:
     """Seconds, and seconds of CPU, until the log has the whole table, connecting included."""
     stopping = Stopping()
@@ -116,11 +134,3 @@ def _into_log(directory: Path, dsn: str) -> tuple[float, float]:
         stopping.now()
         thread.join()
     return took
-
-
-def _into_ods(directory: Path, source: str, ods: str) -> None:
-    """A first load by ``catchment run``, its start and end included."""
-    config = directory / "catchment.toml"
-    config.write_text(f'[[source]]\nname = "orders"\ndsn = "{source}"\n[ods]\ndsn = "{ods}"\n')
-    command = [sys.executable, "-m", "catchment.cli.main", "run", "--until-caught-up", "--config", str(config)]
-    subprocess.run(command, check=True, capture_output=True)

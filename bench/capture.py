@@ -1,22 +1,26 @@
-"""Changes a second from stream to durable log, beside ``pg_recvlogical -f /dev/null`` on the same changes.
+"""Changes a second from stream to durable log, beside ``pg_recvlogical -f /dev/null`` and Debezium on the same changes.
 
-Rows of 4, 8 and 40 columns, inserted in transactions of 1,000; of 8 columns also in transactions of one, and in one of
-400,000, which is streamed to us before its commit. The median of the rounds; both sides read what was written before.
+Rows of 4, 8 and 40 columns, inserted in transactions of 1,000; of 8 columns also updated, deleted, inserted in
+transactions of one, in one of 400,000, which is streamed to us before its commit, and from eight databases at once. The
+median of the rounds; all sides read what was written before, connecting included except for Debezium.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
+from bench import debezium
 from catchment.demo.cluster import Cluster
 from catchment.hub.memory import MemoryHub
 from catchment.log.sqlite import SqliteLog
@@ -36,133 +40,178 @@ _VALUES = [f"'value ' || (n + {number})" for number in range(38)]
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows of one kind, and how they are written: ``insert`` takes the number of rows."""
+    """Changes of one kind. ``statement``: one transaction, in which ``i`` is its number and ``rows`` how many it
+    changes; ``filled``: the table has all these rows before.
+    """
 
     name: str
     table: str
-    insert: str
+    statement: str
     transactions: int
     rows: int
+    filled: bool = False
+    sources: int = 1
+    beside_debezium: bool = False
+
+    @property
+    def changes(self) -> int:
+        return self.transactions * self.rows * self.sources
 
 
 _USUAL = """(id bigserial PRIMARY KEY, customer int, kind text, amount numeric(10,2), note text, at timestamptz,
              done bool, score float8)"""
-_INSERT_USUAL = """(customer, kind, amount, note, at, done, score)
-                   SELECT n, 'kind ' || (n % 7), n / 3.0, 'a note of some words', now(), n % 2 = 0, n / 7.0"""
+_INSERT_USUAL = """INSERT INTO measured (customer, kind, amount, note, at, done, score)
+                   SELECT n, 'kind ' || (n % 7), n / 3.0, 'a note of some words', now(), n % 2 = 0, n / 7.0
+                   FROM generate_series(1, {rows}) n"""
+_THEIRS = "WHERE id > (i - 1) * {rows} AND id <= i * {rows}"
 
 SHAPES = (
     Shape(
         "narrow",
         "(id bigserial PRIMARY KEY, customer int, amount numeric(10,2), at timestamptz)",
-        "(customer, amount, at) SELECT n, n / 3.0, now()",
+        "INSERT INTO measured (customer, amount, at) SELECT n, n / 3.0, now() FROM generate_series(1, {rows}) n",
         400,
         1000,
     ),
-    Shape("usual", _USUAL, _INSERT_USUAL, 400, 1000),
+    Shape("usual", _USUAL, _INSERT_USUAL, 400, 1000, beside_debezium=True),
     Shape(
         "wide",
         f"(id bigserial PRIMARY KEY, at timestamptz, {', '.join(f'{name} text' for name in _WIDE)})",
-        f"(at, {', '.join(_WIDE)}) SELECT now(), {', '.join(_VALUES)}",
+        f"INSERT INTO measured (at, {', '.join(_WIDE)}) SELECT now(), {', '.join(_VALUES)}"
+        " FROM generate_series(1, {rows}) n",
         100,
         1000,
     ),
+    Shape("updates", _USUAL, f"UPDATE measured SET score = score + 1 {_THEIRS}", 200, 1000, filled=True),
+    Shape("deletes", _USUAL, f"DELETE FROM measured {_THEIRS}", 200, 1000, filled=True),
     Shape("single", _USUAL, _INSERT_USUAL, 60_000, 1),
     Shape("large", _USUAL, _INSERT_USUAL, 1, 400_000),
+    Shape("eight", _USUAL, _INSERT_USUAL, 50, 1000, sources=8),
 )
 
-
-@dataclass
-class Rounds:
-    """Seconds that each side took for the same changes, and of our CPU."""
-
-    ours: list[float] = field(default_factory=list)
-    theirs: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+Side = Callable[[Sequence[Lsn]], tuple[float, float]]
+"""Reads up to these positions, one for each database; seconds, and seconds of CPU."""
 
 
 def measure() -> dict[str, float]:
-    """For each shape: changes a second for each side, their ratio, and our CPU a change."""
+    """For each shape: changes a second for each side, ratios to the others', and our CPU a change."""
     results: dict[str, float] = {"native": chosen() == "native"}
+    if why := debezium.missing():
+        print(f"  {why}")
     for shape in SHAPES:
-        rounds = _measure(shape)
-        changes = shape.transactions * shape.rows
-        ours, theirs = statistics.median(rounds.ours), statistics.median(rounds.theirs)
-        results |= {
-            f"{shape.name}: catchment, changes/s": changes / ours,
-            f"{shape.name}: pg_recvlogical, changes/s": changes / theirs,
-            f"{shape.name}: ratio": statistics.median(map(_ratio, rounds.theirs, rounds.ours)),
-            f"{shape.name}: catchment, CPU µs per change": statistics.median(rounds.cpu) / changes * 1e6,
-        }
+        took = _measure(shape, beside_debezium=shape.beside_debezium and why is None)
+        seconds = {side: [each[0] for each in rounds] for side, rounds in took.items()}
+        used = statistics.median(each[1] for each in took["catchment"])
+        for side, rounds in seconds.items():
+            results[f"{shape.name}: {side}, changes/s"] = shape.changes / statistics.median(rounds)
+        results[f"{shape.name}: ratio"] = _ratio(seconds["pg_recvlogical"], seconds["catchment"])
+        results[f"{shape.name}: catchment, CPU µs per change"] = used / shape.changes * 1e6
+        if "debezium" in took:
+            theirs = statistics.median(each[1] for each in took["debezium"])
+            results[f"{shape.name}: debezium, CPU µs per change"] = theirs / shape.changes * 1e6
+            results[f"{shape.name}: times debezium's rate"] = _ratio(seconds["debezium"], seconds["catchment"])
+            results[f"{shape.name}: times less CPU than debezium"] = theirs / used
     return results
 
 
-def _ratio(theirs: float, ours: float) -> float:
-    return theirs / ours
+def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    return statistics.median(their / our for their, our in zip(theirs, ours, strict=True))
 
 
-def _measure(shape: Shape) -> Rounds:
-    rounds = Rounds()
-    with tempfile.TemporaryDirectory() as directory, Cluster() as server:
-        dsn = server.dsn()
-        with psycopg.connect(dsn, autocommit=True) as admin:
-            admin.execute(f"CREATE TABLE measured {shape.table}")
-            admin.execute("CREATE PUBLICATION catchment FOR ALL TABLES")
-            admin.execute("SELECT pg_create_logical_replication_slot('beside', 'pgoutput')")
+def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float, float]]]:
+    settings = {"listen_addresses": "127.0.0.1", "max_replication_slots": 30, "max_wal_senders": 30}
+    with tempfile.TemporaryDirectory() as directory, Cluster(settings=settings) as server:
+        databases = ["postgres", *(f"other_{number}" for number in range(1, shape.sources))]
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            for name in databases[1:]:
+                admin.execute(f"CREATE DATABASE {name}")
+        dsns = [server.dsn(name) for name in databases]
+        for number, dsn in enumerate(dsns):
+            with psycopg.connect(dsn, autocommit=True) as admin:
+                admin.execute(f"CREATE TABLE measured {shape.table}")
+                admin.execute("CREATE PUBLICATION catchment FOR ALL TABLES")
+                admin.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (f"beside_{number}",))
         log = SqliteLog(Path(directory))
-        _collect(dsn, log, Path(directory), Lsn(1))
-        for number in range(ROUNDS):
-            until = _write(dsn, shape)
-            both: list[Callable[[], None]] = [
-                lambda until=until: rounds.theirs.append(_recvlogical(server, dsn, until)),  # type: ignore[misc]
-                lambda until=until: _ours(dsn, log, Path(directory), until, rounds),  # type: ignore[misc]
-            ]
-            for side in both if number % 2 else reversed(both):
-                side()
+        sides: dict[str, Side] = {
+            "catchment": lambda until: _collect(dsns, log, Path(directory), until),
+            "pg_recvlogical": lambda until: _receive(server, dsns, until),
+        }
+        sides["catchment"]([Lsn(1)] * len(dsns))
+        if beside_debezium:
+            debezium.prepare(server)
+            sides["debezium"] = lambda _: debezium.capture(server, shape.changes)
+        took: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        for _ in range(ROUNDS):
+            if shape.filled:
+                filled = [_write(dsn, shape, _filling(shape)) for dsn in dsns]
+                for side in sides.values():
+                    side(filled)
+            statements = (
+                f"FOR i IN 1..{shape.transactions} LOOP {shape.statement.format(rows=shape.rows)}; COMMIT; END LOOP"
+            )
+            until = [_write(dsn, shape, statements) for dsn in dsns]
+            for side in random.sample(list(sides), len(sides)):
+                took[side].append(sides[side](until))
         log.close()
-    return rounds
+    return took
 
 
-def _write(dsn: str, shape: Shape) -> Lsn:
-    insert = f"INSERT INTO measured {shape.insert} FROM generate_series(1, {shape.rows}) n;"
+def _filling(shape: Shape) -> str:
+    rows = shape.transactions * shape.rows
+    return f"TRUNCATE measured RESTART IDENTITY; COMMIT; {_INSERT_USUAL.format(rows=rows)}; COMMIT"
+
+
+def _write(dsn: str, shape: Shape, statements: str) -> Lsn:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        connection.execute(f"DO $$ BEGIN FOR _ IN 1..{shape.transactions} LOOP {insert} COMMIT; END LOOP; END $$")
+        connection.execute(f"DO $$ BEGIN {statements}; END $$")
         connection.execute("SET synchronous_commit = on; SELECT pg_current_xact_id()")
         ((until,),) = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchall()
     return Lsn.parse(until)
 
 
-def _recvlogical(server: Cluster, dsn: str, until: Lsn) -> float:
-    options = ["-o", "proto_version=1", "-o", "publication_names=catchment"]
-    options += ["--endpos", str(until), "--no-loop", "-f", "/dev/null"]
+def _receive(server: Cluster, dsns: Sequence[str], until: Sequence[Lsn]) -> tuple[float, float]:
+    options = ["--start", "-o", "proto_version=1", "-o", "publication_names=catchment", "--no-loop", "-f", "/dev/null"]
     began = time.perf_counter()
-    subprocess.run(
-        [server.binaries / "pg_recvlogical", "-d", dsn, "--slot", "beside", "--start", *options],
-        check=True,
-        capture_output=True,
-    )
-    return time.perf_counter() - began
+    receiving = [
+        subprocess.Popen(
+            [
+                server.binaries / "pg_recvlogical",
+                "-d",
+                dsn,
+                "--slot",
+                f"beside_{number}",
+                "--endpos",
+                str(end),
+                *options,
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        for number, (dsn, end) in enumerate(zip(dsns, until, strict=True))
+    ]
+    for each in receiving:
+        if each.wait():
+            raise RuntimeError("pg_recvlogical failed")
+    return time.perf_counter() - began, 0.0
 
 
-def _ours(dsn: str, log: SqliteLog, held: Path, until: Lsn, rounds: Rounds) -> None:
+def _collect(dsns: Sequence[str], log: SqliteLog, held: Path, until: Sequence[Lsn]) -> tuple[float, float]:
+    """Run collectors, their connecting included, until they have acknowledged so much: that is durable in the log."""
     began, used = time.perf_counter(), time.process_time()
-    _collect(dsn, log, held, until)
-    rounds.ours.append(time.perf_counter() - began)
-    rounds.cpu.append(time.process_time() - used)
+    with ThreadPoolExecutor(len(dsns)) as pool:
+        list(pool.map(lambda number: _collect_one(number, dsns[number], log, held, until[number]), range(len(dsns))))
+    return time.perf_counter() - began, time.process_time() - used
 
 
-def _collect(dsn: str, log: SqliteLog, held: Path, until: Lsn) -> None:
-    """Run a collector, its connecting included, until it has acknowledged so much: that is durable in the log."""
+def _collect_one(number: int, dsn: str, log: SqliteLog, held: Path, until: Lsn) -> None:
     stopping = Stopping()
-    source = Source("orders", dsn, slot="catchment_orders")
-    around = Surroundings(source, (), log, MemoryHub(), "bench", held / "held", LoopStatus("orders"))
+    source = Source(f"source_{number}", dsn, slot=f"catchment_{number}")
+    around = Surroundings(source, (), log, MemoryHub(), "bench", held / f"held_{number}", LoopStatus(source.name))
     thread = threading.Thread(target=Collector(around, stopping).run)
     thread.start()
-    query = (
-        "SELECT FROM pg_replication_slots WHERE slot_name = 'catchment_orders' AND confirmed_flush_lsn >= %s::pg_lsn"
-    )
+    query = "SELECT FROM pg_replication_slots WHERE slot_name = %s AND confirmed_flush_lsn >= %s::pg_lsn"
     with psycopg.connect(dsn, autocommit=True) as connection:
-        while connection.execute(query, (str(until),)).fetchone() is None:
+        while connection.execute(query, (source.slot, str(until))).fetchone() is None:
             time.sleep(_LOOK_SECONDS)
     stopping.now()
     thread.join()

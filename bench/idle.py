@@ -6,22 +6,19 @@ sources take checkpoints and are asked for their catalogs and slots as always.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg
 
-from bench.memory import descendants, memory
+from bench.hub import configure, cpu, descendants, memory, running, wait_until
 from catchment.demo.cluster import Cluster
 
 SOURCES = 100
 _SECONDS = 30
 _SETTINGS = {"max_connections": SOURCES * 5, "max_wal_senders": SOURCES + 10, "max_replication_slots": SOURCES + 10}
+_LOADED = "SELECT count(*) FROM pg_class WHERE relname = 'usual' AND relnamespace::regnamespace::text ~ '^idle_'"
 
 
 def measure() -> dict[str, float]:
@@ -34,48 +31,22 @@ def measure() -> dict[str, float]:
         with psycopg.connect(source.dsn("template1"), autocommit=True) as admin:
             for number in range(SOURCES):
                 admin.execute(f"CREATE DATABASE idle_{number} TEMPLATE postgres")
-        config = Path(directory) / "catchment.toml"
-        sources = [
-            f'[[source]]\nname = "idle_{number}"\ndsn = "{source.dsn(f"idle_{number}")}"\n' for number in range(SOURCES)
-        ]
-        config.write_text("".join(sources) + f'[ods]\ndsn = "{ods.dsn()}"\n')
+        sources = {f"idle_{number}": source.dsn(f"idle_{number}") for number in range(SOURCES)}
         began = time.perf_counter()
-        hub = subprocess.Popen(
-            [sys.executable, "-m", "catchment.cli.main", "run", "--config", config],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_until_loaded(ods.dsn())
+        with (
+            running(configure(Path(directory), sources, ods.dsn())) as hub,
+            psycopg.connect(ods.dsn(), autocommit=True) as reader,
+        ):
+            wait_until(lambda: reader.execute(_LOADED).fetchone() == (SOURCES,), 0.2)
             loaded = time.perf_counter() - began
             time.sleep(_SECONDS)  # what remains of starting
-            before, clock = _cpu(hub.pid), time.perf_counter()
+            before, clock = cpu(hub), time.perf_counter()
             time.sleep(_SECONDS)
-            share = (_cpu(hub.pid) - before) / (time.perf_counter() - clock)
-            result = {
+            share = (cpu(hub) - before) / (time.perf_counter() - clock)
+            return {
                 "sources": float(SOURCES),
                 "per cent of a core": share * 100,
-                "memory, MB": memory(hub.pid),
-                "processes": 1.0 + len(list(descendants(hub.pid))),
+                "memory, MB": memory(hub),
+                "processes": 1.0 + len(list(descendants(hub))),
                 "seconds until all were loaded": loaded,
             }
-        finally:
-            hub.send_signal(signal.SIGINT)
-            hub.wait()
-    return result
-
-
-def _wait_until_loaded(dsn: str) -> None:
-    query = "SELECT count(*) FROM pg_class WHERE relname = 'usual' AND relnamespace::regnamespace::text ~ '^idle_'"
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        while connection.execute(query).fetchone() != (SOURCES,):
-            time.sleep(0.2)
-
-
-def _cpu(root: int) -> float:
-    """Seconds that this process and its descendants have used."""
-    total = 0
-    for pid in [root, *descendants(root)]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")

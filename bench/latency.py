@@ -1,4 +1,4 @@
-"""Milliseconds from commit to visible in the ODS at 1,000 transactions a second.
+"""Milliseconds from commit to visible in the ODS at fixed rates, beside PostgreSQL's own subscription.
 
 Each transaction inserts one row with the time of its insertion, before its commit; a reader looks every 2 ms:
 the figures are a little too high. Source, ODS, hub, pgbench and reader share the machine.
@@ -6,70 +6,85 @@ the figures are a little too high. Source, ODS, hub, pgbench and reader share th
 
 from __future__ import annotations
 
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 
+from bench.hub import configure, running, wait_until
+from bench.subscription import subscribed
 from catchment.demo.cluster import Cluster
 
-RATE = 1000
+RATES = (10, 100, 1000)
 SECONDS = 20
 WARM_UP_SECONDS = 5
+_TABLE = "CREATE TABLE ticks (id bigserial PRIMARY KEY, at timestamptz, note text)"
+_TICK = "INSERT INTO ticks (at, note) VALUES (clock_timestamp(), 'a note of some words');\n"
 
 
 def measure() -> dict[str, float]:
-    """Percentiles, and the rate that was reached."""
-    with tempfile.TemporaryDirectory() as directory, Cluster() as source, Cluster() as ods:
-        home = Path(directory)
+    """Percentiles for each side and rate, and the rate that was reached."""
+    results: dict[str, float] = {}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Cluster() as source,
+        Cluster() as ods,
+    ):
         with psycopg.connect(source.dsn(), autocommit=True) as admin:
-            admin.execute("CREATE TABLE ticks (id bigserial PRIMARY KEY, at timestamptz, note text)")
+            admin.execute(_TABLE)
             admin.execute("CREATE PUBLICATION catchment FOR ALL TABLES")
-        config = home / "catchment.toml"
-        config.write_text(f'[[source]]\nname = "orders"\ndsn = "{source.dsn()}"\n[ods]\ndsn = "{ods.dsn()}"\n')
-        script = home / "tick.sql"
-        script.write_text("INSERT INTO ticks (at, note) VALUES (clock_timestamp(), 'a note of some words');\n")
-        hub = subprocess.Popen([sys.executable, "-m", "catchment.cli.main", "run", "--config", config])
-        try:
-            _wait_for_table(ods.dsn())
-            load = ["-n", "-f", script, "-R", str(RATE), "-c", "4", "-T", str(SECONDS)]
-            pgbench = subprocess.Popen(
-                [source.binaries / "pgbench", *load, source.dsn()],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            delays = _watch(ods.dsn(), pgbench)
-        finally:
-            hub.send_signal(signal.SIGINT)
-            hub.wait()
+        for side, following in (("catchment", _hub(Path(directory), source, ods)), ("subscription", _own(source, ods))):
+            with following as table:
+                for rate in RATES:
+                    results |= {f"{side} at {rate}/s: {what}": value for what, value in _at(rate, source, ods, table)}
+    return results
+
+
+@contextmanager
+def _hub(directory: Path, source: Cluster, ods: Cluster) -> Iterator[str]:
+    with (
+        running(configure(directory, {"orders": source.dsn()}, ods.dsn())),
+        psycopg.connect(ods.dsn(), autocommit=True) as reader,
+    ):
+        wait_until(lambda: reader.execute("SELECT to_regclass('orders.ticks')").fetchone() != (None,))
+        yield "orders.ticks"
+
+
+@contextmanager
+def _own(source: Cluster, ods: Cluster) -> Iterator[str]:
+    with psycopg.connect(ods.dsn(), autocommit=True) as admin:
+        admin.execute(_TABLE)
+    with subscribed(source, ods.dsn()):
+        yield "public.ticks"
+
+
+def _at(rate: int, source: Cluster, ods: Cluster, table: str) -> Iterator[tuple[str, float]]:
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(_TICK)
+        script.flush()
+        load = ["-n", "-f", script.name, "-R", str(rate), "-c", "4", "-T", str(SECONDS)]
+        pgbench = [source.binaries / "pgbench", *load, source.dsn()]
+        with subprocess.Popen(pgbench, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ticking:
+            delays = _watch(ods.dsn(), table, ticking)
     cuts = statistics.quantiles(delays, n=100)
-    return {
-        "transactions/s": len(delays) / (SECONDS - WARM_UP_SECONDS),
-        "p50, ms": cuts[49],
-        "p90, ms": cuts[89],
-        "p99, ms": cuts[98],
-        "most, ms": max(delays),
-    }
+    yield "transactions/s", len(delays) / (SECONDS - WARM_UP_SECONDS)
+    yield "p50, ms", cuts[49]
+    yield "p90, ms", cuts[89]
+    yield "p99, ms", cuts[98]
 
 
-def _wait_for_table(dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        while connection.execute("SELECT to_regclass('orders.ticks')").fetchone() == (None,):
-            time.sleep(0.1)
-
-
-def _watch(dsn: str, pgbench: subprocess.Popen[bytes]) -> list[float]:
+def _watch(dsn: str, table: str, ticking: subprocess.Popen[bytes]) -> list[float]:
     delays: list[float] = []
-    last = 0
     begins = time.time() + WARM_UP_SECONDS
     with psycopg.connect(dsn, autocommit=True) as connection:
-        while pgbench.poll() is None:
-            query = "SELECT id, extract(epoch FROM at)::float8 FROM orders.ticks WHERE id > %s"
+        ((last,),) = connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchall()
+        query = f"SELECT id, extract(epoch FROM at)::float8 FROM {table} WHERE id > %s"
+        while ticking.poll() is None:
             seen = connection.execute(query, (last,)).fetchall()
             now = time.time()
             delays += [(now - at) * 1000 for _, at in seen if at > begins]

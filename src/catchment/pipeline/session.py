@@ -106,7 +106,8 @@ class Session:
             wake=bell.ring,
         )
         self._doubt: str | None = ""  # why it is not known what the catalog shows by now
-        self._pulse = self._digest = ""
+        self._compared: tuple[str, int] | None = None
+        self._digest = ""
         self._catalog: Published = {}
         self._nudged_to: Lsn | None = None
         self.settled: int | None = None
@@ -181,8 +182,10 @@ class Session:
             self._claim()
         if now - self._did_chores >= _CHORES_SECONDS:
             self._did_chores = now
-            if self._do_chores() or self._doubt is not None:
-                self._compare()
+            # While neither the server nor the log has anything new, another look would find the same.
+            standing = (self._do_chores(), self.reached)
+            if standing != self._compared and self._compare() is not None:
+                self._compared = standing
         elif (seen := self._shapes.awaited) is not None and seen <= self._writer.tail.frontier.lsn:
             self._compare()
         self.backfills.advance()
@@ -240,13 +243,13 @@ class Session:
         else:
             self.backfills.want(targets, tables, request.id)
 
-    def _do_chores(self) -> bool:
-        """Look at the source: what a snapshot sees, how the slot does; and whether anything was written to it."""
-        before, self._pulse = self._pulse, pulse(self._connection, self._translation)
-        self._streamed.forget_seen(Snapshot.parse(self._pulse.partition(" ")[0]))
+    def _do_chores(self) -> str:
+        """Look at the source: what a snapshot sees, how the slot does; returns its pulse."""
+        beats = pulse(self._connection, self._translation)
+        self._streamed.forget_seen(Snapshot.parse(beats.partition(" ")[0]))
         health = slot_health(self._connection, self._source.slot, self._translation)
         self._around.status.note(slot=asdict(health) if health else None)
-        return self._pulse != before
+        return beats
 
     def _compare(self) -> Published | None:
         """Compare the tables with the catalog, and tell what the stream does not; null while a table is locked."""
