@@ -79,7 +79,7 @@ def measure() -> dict[str, float]:
 
 
 def _follow(load: Load, hub: bool) -> tuple[float, float]:
-    """Seconds from the beginning to the last change in the ODS, and seconds of the hub's CPU."""
+    """Seconds from the beginning to the last change in the ODS, and seconds of CPU of the hub or the apply worker."""
     with (
         tempfile.TemporaryDirectory() as directory,
         Cluster() as source,
@@ -91,7 +91,7 @@ def _follow(load: Load, hub: bool) -> tuple[float, float]:
             admin.execute(FILL)
             admin.execute(_SCRIPT)
             admin.execute("CREATE PUBLICATION catchment FOR TABLE usual")
-        following: AbstractContextManager[int | None]
+        following: AbstractContextManager[int]
         if hub:
             following = running(configure(Path(directory), {"orders": source.dsn()}, ods.dsn()))
         else:
@@ -100,16 +100,16 @@ def _follow(load: Load, hub: bool) -> tuple[float, float]:
         place = "orders.usual" if hub else "public.usual"
         with following as root:
             wait_until(lambda: _counts(reader, place, ROWS), 0.1)
-            before = cpu(root) if root else 0.0
+            before = cpu(root)
             if load.backlog:
-                with paused(root) if root else _disabled(reader):
+                with paused(root):
                     _write(source, load)
                 began = time.perf_counter()
             else:
                 began = time.perf_counter()
                 _write(source, load)
             wait_until(lambda: _last(reader, place))
-            return time.perf_counter() - began, (cpu(root) - before if root else 0.0)
+            return time.perf_counter() - began, cpu(root) - before
 
 
 def _counts(reader: psycopg.Connection, place: str, rows: int) -> bool:
@@ -134,20 +134,17 @@ def _write(source: Cluster, load: Load) -> None:
 
 
 @contextmanager
-def subscribed(source: Cluster, ods: str) -> Iterator[None]:
-    """A subscription to the source's publication for the block, in a database that has its tables."""
+def subscribed(source: Cluster, ods: str) -> Iterator[int]:
+    """A subscription to the source's publication for the block, in a database that has its tables.
+
+    Its apply worker's process id.
+    """
+    query = "SELECT pid FROM pg_stat_subscription WHERE relid IS NULL AND pid IS NOT NULL"
     with psycopg.connect(ods, autocommit=True) as admin:
         admin.execute(f"CREATE SUBSCRIPTION beside CONNECTION '{source.dsn()}' PUBLICATION catchment")
         try:
-            yield
+            wait_until(lambda: admin.execute(query).fetchone() is not None)
+            ((worker,),) = admin.execute(query).fetchall()
+            yield worker
         finally:
             admin.execute("DROP SUBSCRIPTION beside")
-
-
-@contextmanager
-def _disabled(admin: psycopg.Connection) -> Iterator[None]:
-    admin.execute("ALTER SUBSCRIPTION beside DISABLE")
-    try:
-        yield
-    finally:
-        admin.execute("ALTER SUBSCRIPTION beside ENABLE")
