@@ -69,8 +69,9 @@ def cpu(root: int) -> float:
     """Seconds that this process and its descendants have used."""
     total = 0
     for pid in [root, *descendants(root)]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
 
 

@@ -112,6 +112,7 @@ class Session:
         self._nudged_to: Lsn | None = None
         self.settled: int | None = None
         self._changes = self._changes_reported = self._rate = 0
+        self._tables: list[dict[str, str | None]] | None = None
         self._changed = float("-inf")
         self._passed, self._passed_at = tail.frontier.lsn, tail.frontier.committed_at
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
@@ -130,7 +131,8 @@ class Session:
     @property
     def at_rest(self) -> bool:
         """All that was under way has ended, and has been told."""
-        return self.settled is not None and self._changes == self._changes_reported and self._rate == 0
+        told = self._changes == self._changes_reported and self._rate == 0 and self._tables is self._shapes.summary()
+        return told and self.settled is not None
 
     def _published(self, only: int | None = None) -> Published:
         name, translation = self._source.publication, self._translation
@@ -279,6 +281,7 @@ class Session:
 
     def _report(self, now: float) -> None:
         frontier = self._writer.tail.frontier
+        self._tables = self._shapes.summary()
         self._rate = round((self._changes - self._changes_reported) / (now - self._reported))
         self._around.status.well(
             "streaming" if self.backfills.idle else "refilling",
@@ -291,7 +294,7 @@ class Session:
             committed_at=frontier.committed_at.isoformat(),
             rows_per_second=self._rate,
             refills=self.backfills.progress(),
-            tables=self._shapes.summary(),
+            tables=self._tables,
         )
         self._reported, self._changes_reported = now, self._changes
 
