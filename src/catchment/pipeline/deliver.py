@@ -69,6 +69,7 @@ class Deliverer:
         refills = Refills(self.target.name, known)
         self._loading = {refill.id for refill in known if is_loading(refill, self.target.name, position)}
         lacks = Lacks(self.source, self.target, self._log, self._hub)
+        untended = True
         while not self._stopping:
             with self.status.waiting():
                 whole_at = lacks.looked_after(position)
@@ -76,15 +77,14 @@ class Deliverer:
             state = "refilling" if self._loading else "streaming"
             self.status.well(state, trouble, offset=position, loaded=not self._loading, stopped=lacks.stopped)
             self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
-            span = self._log.wait(
-                self.source, position, min(_ROUND_SECONDS, lacks.seconds_to_look), self.target.pace.bytes
-            )
+            seconds = min(_PACE_SECONDS if untended else _ROUND_SECONDS, lacks.seconds_to_look)
+            span = self._log.wait(self.source, position, seconds, self.target.pace.bytes)
             if span.log != identity:
                 return
             if span.last <= position:
-                self._tend(0)
+                untended = self._tend(0)
             elif self.patient and (seconds := self._due_in(span)) > 0:
-                self._tend(0)
+                untended = self._tend(0)
                 self._stopping.sleep(min(seconds, _PACE_SECONDS))  # or until it has become much
             else:
                 began = time.monotonic()
@@ -92,14 +92,14 @@ class Deliverer:
                 position = self.position = span.last
                 if passed.reshaped:
                     lacks.look_again()
-                self._tend(_SHARE_OF_UPKEEP * (time.monotonic() - began))
+                untended = self._tend(_SHARE_OF_UPKEEP * (time.monotonic() - began))
         if self.target.pace.delay > 0:
             self._flush(refills, identity, position)
 
-    def _tend(self, seconds: float) -> None:
+    def _tend(self, seconds: float) -> bool:
         """A piece for each round that has nothing else to do; under load a share of the time."""
         with self.status.waiting():
-            self.target.tend(self.source, seconds)
+            return self.target.tend(self.source, seconds)
 
     def _flush(self, refills: Refills, identity: UUID, position: int) -> None:
         """Before the end: what waited for its time."""

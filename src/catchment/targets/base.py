@@ -54,10 +54,11 @@ class Target(Protocol):
         """
         ...
 
-    def tend(self, source: str, seconds: float) -> None:
+    def tend(self, source: str, seconds: float) -> bool:
         """Do some of what can wait, in pieces of a second at most: no more once so much time has passed.
 
-        Called again and again, whether or not there is something to do. Raises TargetError.
+        Whether there may be more of it. Called again and again, whether or not there is something to do. Raises
+        TargetError.
         """
         ...
 

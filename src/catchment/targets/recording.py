@@ -70,9 +70,10 @@ class RecordingTarget:
         if taken:
             self.recording.setdefault(source, []).extend(taken)
 
-    def tend(self, source: str, seconds: float) -> None:
+    def tend(self, source: str, seconds: float) -> bool:
         """Note how long it might take."""
         self.tended.append(seconds)
+        return False
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """As ``missing`` says."""

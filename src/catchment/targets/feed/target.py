@@ -51,8 +51,9 @@ class FeedTarget:
             if writer.committed.length >= self._rotate_bytes:
                 writer.rotate()
 
-    def tend(self, source: str, seconds: float) -> None:
+    def tend(self, source: str, seconds: float) -> bool:
         """There is nothing to do."""
+        return False
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Nothing: a feed takes every change of every table."""

@@ -113,14 +113,17 @@ class SourceLake:
         named = {entry.oid: self._at_last(entry) for entry in entries}
         self.record = self._records.write(following(self.record, frontier, seq, named))
 
-    def tend(self, seconds: float) -> None:
+    def tend(self, seconds: float) -> bool:
         """Do what there is to do beside changes, piece by piece, until it is done or so much time has passed.
 
+        Whether there may be more to do.
         It makes versions that no record names before the next one: no row changes in them.
         """
         until = time.monotonic() + seconds
-        while self._piece() and time.monotonic() < until:
-            pass
+        while self._piece():
+            if time.monotonic() >= until:
+                return True
+        return False
 
     def forget(self) -> None:
         """Remove everything, and begin by saying so: interrupted, it is finished by whoever comes next."""

@@ -64,10 +64,10 @@ class LakeTarget:
                 transaction.take(frontier, batch)
             transaction.commit()
 
-    def tend(self, source: str, seconds: float) -> None:
+    def tend(self, source: str, seconds: float) -> bool:
         """Write small files anew as larger ones, and checkpoints; remove what no kept record needs."""
         with self._lend(source) as lake:
-            lake.tend(seconds)
+            return lake.tend(seconds)
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Those whose change of shape takes a refill, and those that somebody removed."""

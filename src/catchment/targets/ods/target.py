@@ -72,8 +72,9 @@ class OdsTarget:
             except Refusal as refusal:
                 raise self._stopped(translation, source, refusal) from None
 
-    def tend(self, source: str, seconds: float) -> None:
+    def tend(self, source: str, seconds: float) -> bool:
         """There is nothing to do."""
+        return False
 
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused.
