@@ -133,9 +133,13 @@ class CurrentTable:
                 self._index = None
         return True
 
-    def take_over(self, shadow: CurrentTable, positions: Positions) -> None:
-        """Have the shadow's rows, and no others, from one version to the next. The shadow is not to be used again."""
-        if self.snapshot.configuration.get(_FILLED) == shadow.snapshot.path:
+    def take_over(self, shadow: CurrentTable, refill: str, positions: Positions) -> None:
+        """Have the shadow's rows, and no others, from one version to the next. The shadow is not to be used again.
+
+        Of all shadows made of one ``refill``, after crashes or by two that write, only the first is taken over:
+        vacuum counts on it that a record is never ahead of it.
+        """
+        if self.snapshot.configuration.get(_FILLED) == refill:
             self._cache.remove(shadow._directory)
             return
         prefix = shadow.snapshot.path.removeprefix(f"{self.snapshot.path}/") + "/"
@@ -147,7 +151,7 @@ class CurrentTable:
             replace(file, path=prefix + file.path, deleted=stored.get(prefix + file.path))
             for file in shadow.snapshot.files.values()
         ]
-        configuration = {**shadow.snapshot.configuration, _FILLED: shadow.snapshot.path}
+        configuration = {**shadow.snapshot.configuration, _FILLED: refill}
         self._commit(
             Change(list(self.snapshot.files.values()), files, shadow.snapshot.schema, configuration, positions)
         )

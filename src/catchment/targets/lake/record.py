@@ -101,9 +101,9 @@ class Records:
 
     def latest(self, known: Record | None = None) -> Record | None:
         """The last record, found quickly when it is the ``known`` one or behind it; null when there is none."""
-        if known is None or (found := self.read(known.number)) is None:
-            numbers = self.numbers()
-            found = self.read(numbers[-1]) if numbers else None
+        found = None if known is None else self.read(known.number)
+        while found is None and (numbers := self.numbers()):
+            found = self.read(numbers[-1])  # it is removed only once there is a later one
         while found is not None and (following := self.read(found.number + 1)) is not None:
             found = following
         return found
@@ -128,13 +128,23 @@ class Records:
 
     def write(self, record: Record) -> Record:
         """Commit. Raises TargetUnreachable when another one was quicker."""
-        if not self._store.create(self.path(record.number), record.to_bytes()):
+        is_new = self._store.create(self.path(record.number), record.to_bytes())
+        if is_new and self._is_out_of_date(record):
+            self._store.remove(self.path(record.number))
+            is_new = False
+        if not is_new:
             raise TargetUnreachable(
                 f"{self.path(record.number)} has been written by somebody else",
                 source=self._source,
                 remedy="if it is not an earlier run that is just ending, give each hub its own lake",
             )
         return record
+
+    def _is_out_of_date(self, record: Record) -> bool:
+        """Whether there was one of that number, which is so old that it has been removed."""
+        if record.number:
+            return self.read(record.number - 1) is None
+        return self.numbers()[-1:] != [0]
 
     def path(self, number: int) -> str:
         """The file of the record with this number."""

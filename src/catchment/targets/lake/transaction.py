@@ -157,7 +157,7 @@ class Transaction:
         path = current_path(self._dataset, shadow.shape)
         live = self._lake.current_if_there(path) or self._lake.new_current(path, shadow.shape)
         # The batch may bring rows too: they stand behind the event, and are not in yet.
-        live.take_over(shadow, {self._name(): offset - 1})
+        live.take_over(shadow, f"{entry.refill} until {offset}", {self._name(): offset - 1})
         self._lake.let_go(shadow_at)
         for other in [other for other in self._entries.values() if other.path == path and other.oid != entry.oid]:
             del self._entries[other.oid]  # the source has dropped or renamed it
