@@ -58,6 +58,7 @@ def lake(source_database: str, source_cluster: Cluster, hub_factory: Callable[..
     with psycopg.connect(source_database) as connection:
         for _ in range(50):
             change(connection, chance)
+        connection.execute("INSERT INTO bag VALUES (1, '[1]', '(1,1)')")
     hub.until_caught_up()
     return hub
 

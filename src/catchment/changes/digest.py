@@ -82,7 +82,9 @@ class MetHashes:
 
     def unmet(self) -> Hashes:
         """Those that were not met, in order."""
-        return np.unique(self._hashes[~self._met])
+        left = self._hashes[~self._met]
+        unmet: Hashes = left[np.diff(left, prepend=left[:1] + np.uint64(1)) != 0]
+        return unmet
 
 
 def as_text(hashes: Hashes) -> pa.Array[Any]:
