@@ -13,13 +13,13 @@ from lake_source import LakeSource, rows
 from ods_batches import table
 
 from catchment.lake import open as open_lake
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.lsn import Lsn
 from catchment.targets.lake import checkpoint, folding
 from catchment.targets.lake.delta import read_snapshot
 from catchment.targets.lake.local import LocalStore
 from catchment.targets.lake.naming import stamped
-from catchment.targets.lake.record import Records
+from catchment.targets.lake.record import Records, following
 
 ACCOUNTS = table("accounts", "id int4", "name text")
 EIGHT_DAYS = 8 * 86_400
@@ -127,3 +127,24 @@ def test_promise_1_what_a_kept_record_names_stays_and_what_none_names_goes(sourc
         open_lake(str(lake)).at("orders", lsn=Lsn(200))
     source.change(ACCOUNTS, ("c", "999", "z"))
     assert "(999, 'z')" in rows(place)
+
+
+def test_promise_1_who_comes_too_late_does_not_write_a_record_whose_number_vacuum_has_made_free(
+    source: LakeSource,
+) -> None:
+    source.load(ACCOUNTS, ("1", "x"))
+    records = Records(LocalStore(source.root / "lake"), "orders")
+    known = records.latest()
+    assert known is not None
+    for number in range(3):
+        source.change(ACCOUNTS, ("u", "1", f"{number}"))
+    age(*(source.root / "lake" / records.path(number) for number in records.numbers()))
+    source.again()
+    source.target.tend("orders", 60)
+    last = records.latest()
+    assert last is not None
+    assert records.numbers() == [last.number]
+    with pytest.raises(TargetUnreachable, match="written by somebody else"):
+        records.write(following(known, known.frontier, known.seq, known.entries))
+    assert records.numbers() == [last.number]
+    assert records.latest(known) == last
