@@ -45,6 +45,9 @@ _FORMATS = (
 FORMAT = len(_FORMATS)
 """The file's ``user_version``. What leads to each format from the one before is above, and never changes."""
 
+_Reported = tuple[Status, str]
+"""What was told of one loop, with the JSON of its detail."""
+
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _STATUS = "source, target, worker, state, remedy, beat, detail"
 _REPORT = f"INSERT OR REPLACE INTO status ({_STATUS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -57,7 +60,7 @@ class SqliteHub:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reporting = Lock()
-        self._reported: dict[str, dict[tuple[str, str | None], Status]] = {}
+        self._reported: dict[str, dict[tuple[str, str | None], _Reported]] = {}
         with self._translated(), ExitStack() as opened:
             path.touch(mode=0o600)  # what SQLite puts beside it takes the same mode
             # Statuses come every second and are worth nothing after a power failure; requests must survive it.
@@ -69,16 +72,17 @@ class SqliteHub:
     def report(self, worker: str, statuses: Sequence[Status]) -> None:
         with self._reporting, self._translated():
             told = {(status.source, status.target): status for status in statuses}
-            before = self._reported.pop(worker, {})
+            before = self._reported.pop(worker, dict[tuple[str, str | None], _Reported]())
             with self._passing.transaction() as connection:
                 stamped = connection.execute("UPDATE worker SET reported_at = ? WHERE name = ?", (_now(), worker))
                 if stamped.rowcount == 0 or told.keys() != before.keys():
                     before = {}
                     self._forget(connection, worker)
                     connection.execute("INSERT INTO worker VALUES (?, ?)", (worker, _now()))
-                changed = [status for loop, status in told.items() if before.get(loop) is not status]
-                connection.executemany(_REPORT, [_row(worker, status) for status in changed])
-            self._reported[worker] = told
+                now = {loop: _reported(status, before.get(loop)) for loop, status in told.items()}
+                changed = [each for loop, each in now.items() if before.get(loop) is not each]
+                connection.executemany(_REPORT, [_row(worker, *each) for each in changed])
+            self._reported[worker] = now
 
     def statuses(self) -> Sequence[Status]:
         joined = f"SELECT {_STATUS}, worker.reported_at FROM status LEFT JOIN worker ON worker.name = status.worker"
@@ -247,9 +251,17 @@ class _Connection:
                 return
 
 
-def _row(worker: str, status: Status) -> tuple[str | None, ...]:
+def _reported(status: Status, before: _Reported | None) -> _Reported:
+    """With the text of its detail, which is not made anew when it is the same: often only the beat is another."""
+    if before is not None and before[0] is status:
+        return before
+    if before is not None and before[0].detail is status.detail:
+        return status, before[1]
+    return status, json.dumps(status.detail, allow_nan=False)
+
+
+def _row(worker: str, status: Status, detail: str) -> tuple[str | None, ...]:
     beat = status.beat.isoformat() if status.beat else None
-    detail = json.dumps(status.detail, allow_nan=False)
     return status.source, status.target, worker, status.state, status.remedy, beat, detail
 
 

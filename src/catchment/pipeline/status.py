@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -105,8 +106,11 @@ class LoopStatus:
 
     def behind(self, seconds: float | None) -> None:
         """The lag as it is now, null when unknown: ten minutes of it are kept. To be called every ``LAG_SECONDS``."""
-        with self._changing():
+        with self._lock:
+            before = list(self._lags)
             self._lags.append(seconds)
+            if list(self._lags) != before:  # after ten minutes at rest it is the same again and again
+                self._told = None
 
     def beat(self) -> None:
         """Still alive."""
@@ -127,9 +131,11 @@ class LoopStatus:
         ``detail`` also has the counters and the history of the lag.
         """
         with self._lock:
-            if self._told is None or self._told.beat != self._beat:
+            if self._told is None:
                 detail = {**self._detail, **self._counters.told(), "lag_history": list(self._lags)}
                 self._told = Status(self.source, self.target, worker, self.state, self.remedy, self._beat, detail)
+            elif self._told.beat != self._beat:
+                self._told = replace(self._told, beat=self._beat)
             return self._told
 
     @contextmanager
