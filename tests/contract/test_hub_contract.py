@@ -75,6 +75,14 @@ def test_a_report_replaces_all_of_this_worker_and_nothing_of_others(hub: Hub) ->
     assert names(hub) == [("stock", None, "w2")]
 
 
+def test_a_loop_that_only_lives_on_has_another_beat_and_the_same_detail(hub: Hub) -> None:
+    told = replace(status("orders"), detail={"offset": 7})
+    hub.report("w1", [told, status("billing")])
+    later = replace(told, beat=NOON + timedelta(seconds=5))
+    hub.report("w1", [later, status("billing")])
+    assert unstamped(hub) == [status("billing"), later]
+
+
 def test_it_is_known_when_a_worker_last_reported(hub: Hub) -> None:
     before = datetime.now(UTC)
     hub.report("w1", [status("orders")])

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from running_hub import eventually
 
-from catchment.postgres.catalog import PublishedTable, catalog_digest, published_tables
+from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import connect, of_source
-from catchment.postgres.snapshot import pulse
+from catchment.postgres.unchanged import catalog_digest, pulse
 
 SOURCE = of_source("orders")
 BEFORE = """

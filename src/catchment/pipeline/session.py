@@ -24,12 +24,13 @@ from catchment.pipeline.state import SEQUENCE, decode
 from catchment.pipeline.status import LoopStatus
 from catchment.pipeline.streamed import Streamed
 from catchment.postgres.bell import Bell
-from catchment.postgres.catalog import catalog_digest, published_tables, verify_publication
+from catchment.postgres.catalog import published_tables, verify_publication
 from catchment.postgres.connection import Translation
 from catchment.postgres.slot import slot_health
-from catchment.postgres.snapshot import current_snapshot, nudge, pulse, wal_position
+from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
 from catchment.postgres.source import Source
 from catchment.postgres.stream import Stream
+from catchment.postgres.unchanged import catalog_digest, pulse
 from catchment.wire.twin import Decoder
 
 REFILL = "refill"

@@ -143,22 +143,6 @@ _SCHEMA_ENTRIES = """
             WHERE u.pubname = %(publication)s AND d.classid = 'pg_class'::regclass AND d.objid IN (
                 SELECT p.oid UNION ALL SELECT above.relid FROM pg_partition_ancestors(p.oid) above)"""
 
-_CATALOGS = (
-    "pg_attribute",
-    "pg_class",
-    "pg_depend",
-    "pg_enum",
-    "pg_extension",
-    "pg_index",
-    "pg_inherits",
-    "pg_namespace",
-    "pg_publication",
-    "pg_publication_rel",
-    "pg_range",
-    "pg_type",
-)
-"""All that ``_PUBLISHED`` and ``pg_publication_tables`` read."""
-
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -229,21 +213,6 @@ def published_tables(
     with translation.around():
         rows = connection.execute(query, {"publication": publication, "only": only}).fetchall()
     return {row[0]: _published(*row) for row in rows}
-
-
-def catalog_digest(connection: psycopg.Connection, translation: Translation) -> str:
-    """A text that stays the same only while ``published_tables`` does, but for the planner's estimates.
-
-    Every transaction that changes a catalog leaves rows with its own ``xmin``, or fewer rows. To add them up costs some
-    µs a table; to say what the tables look like, a hundred times as much. Raises the translation's errors.
-    https://www.postgresql.org/docs/current/ddl-system-columns.html
-    """
-    catalogs = _CATALOGS + (("pg_publication_namespace",) if connection.info.server_version >= 150000 else ())
-    counted = "SELECT concat(count(*), ' ', sum(hashint8extended(xmin::text::bigint, 0))) FROM pg_catalog.{}"
-    digests = ", ".join(f"({counted.format(name)})" for name in catalogs)
-    with translation.around():
-        ((text,),) = connection.execute(f"SELECT concat_ws(' ', {digests})")
-    return str(text)
 
 
 def verify_publication(

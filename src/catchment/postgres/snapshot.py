@@ -306,18 +306,6 @@ def wal_position(connection: psycopg.Connection, translation: Translation) -> Ls
     return Lsn.parse(position).before_page_header(segment_bytes)
 
 
-def pulse(connection: psycopg.Connection, translation: Translation) -> str:
-    """A text that stays the same only while nobody has written anything to the server, and no row can be seen that
-    could not be before: what was looked at just after it need not be looked at again.
-
-    The position alone would not do: a transaction that waits for a standby can be seen long after its commit is in the
-    WAL. The snapshot alone would not: what VACUUM changes in place has no transaction.
-    """
-    with translation.around():
-        ((text,),) = connection.execute("SELECT concat_ws(' ', pg_current_snapshot(), pg_current_wal_insert_lsn())")
-    return str(text)
-
-
 def nudge(connection: psycopg.Connection, translation: Translation) -> None:
     """Have the server flush what is written so far, though nobody commits: an empty transaction with a number does.
 

@@ -15,7 +15,7 @@ from catchment.model.errors import TableRefused
 from catchment.model.frontier import Frontier
 from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
-from catchment.postgres.snapshot import pulse
+from catchment.postgres.unchanged import pulse
 from catchment.targets.base import Pace
 from catchment.targets.ods.meddling import Meddling, stop_altered
 from catchment.targets.ods.naming import live_relation
