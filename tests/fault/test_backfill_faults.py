@@ -165,7 +165,7 @@ def test_promise_1_a_reading_that_fails_never_passes_for_a_whole_table(
     if fails == "holding":
         monkeypatch.setattr(HeldRows, "finish", finish)
     known = KnownTable(published.table, published.relation)
-    cycle = Cycle(Source("orders", source_database), known, Piece(), 0, lambda _: True, tmp_path)
+    cycle = Cycle(Source("orders", source_database), known, Piece(), 0, lambda _: True, tmp_path, lambda: None)
     assert cycle.finished.wait(60)
     assert cycle.error is not None
     assert cycle.published is None

@@ -154,7 +154,7 @@ def test_what_the_store_says_is_told_in_a_line_with_its_remedy_and_without_secre
     with pytest.raises(refused) as caught:
         LakeTarget(store, tmp_path / "cache", {"orders": "orders"}).apply("orders", life[0])
     assert sentence in str(caught.value)
-    (finding,) = check_lake(store)
+    (finding,) = check_lake(store, [], {})
     assert sentence.partition(";")[0] in finding.what
     assert finding.level == "error"
     asked: list[Callable[[], Any]] = [

@@ -50,7 +50,7 @@ class Disk:
 
     def opened(self, fate: Fate | None = None, keep: timedelta = timedelta(minutes=30)) -> SourceLake:
         fate = fate or Fate()
-        return SourceLake(MemoryStore(self.lake, fate), MemoryStore(self.cache, fate), "orders", keep)
+        return SourceLake(MemoryStore(self.lake, fate), MemoryStore(self.cache, fate), "orders", {}, keep)
 
     def kept(self) -> dict[int, Contents]:
         """What is seen at each kept record, by its offset."""

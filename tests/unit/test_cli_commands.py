@@ -293,7 +293,7 @@ def test_a_state_of_a_newer_catchment_is_one_line(config: Path, state: Path) -> 
     with closing(sqlite3.connect(state / "hub.sqlite")) as connection:
         connection.execute("PRAGMA user_version = 99")
     assert error_of(catchment("status"), 1) == (
-        f"{state}/hub.sqlite has format 99, this Catchment knows 2; "
+        f"{state}/hub.sqlite has format 99, this Catchment knows 3; "
         "use the newer Catchment that made it, or give this one another [hub] state"
     )
 
