@@ -156,8 +156,8 @@ def test_a_run_that_is_stopped_says_why_and_fails(hub: Hub) -> None:
     do(hub.ods, "CREATE SCHEMA shop; CREATE TABLE shop.accounts (note text)")
     done = hub("run", "--until-caught-up", status=1)
     lines = done.stderr.splitlines()
-    assert lines[-1].startswith("stopped: target ods, source shop, table public.accounts: ")
-    assert lines[-1].endswith("rename or drop it")
+    assert lines[-1].startswith("stopped: source shop, table public.accounts: ")
+    assert lines[-1].endswith("rename or drop it, then `catchment backfill shop public.accounts`")
     logged = [json.loads(line) for line in lines[:-1]]
     assert {"level", "timestamp", "event"} <= logged[0].keys()
 
