@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 
+import structlog
+
 from catchment.hub.base import Hub
 from catchment.log.base import Log
 from catchment.pipeline.session import REFILL
 from catchment.pipeline.state import KnownTable
 from catchment.targets.base import Target
+
+logger = structlog.get_logger()
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 
@@ -59,7 +63,10 @@ class Lacks:
 
     def _look(self) -> None:
         found = self._target.out_of_date(self._source)
-        self.stopped = {table: sentence for table, sentence in found.items() if sentence}
+        stopped = {table: sentence for table, sentence in found.items() if sentence}
+        for table in sorted(stopped.keys() - self.stopped.keys()):
+            logger.warning("table stopped", source=self._source, target=self._target.name, error=stopped[table])
+        self.stopped = stopped
         missing = {table for table, sentence in found.items() if sentence is None}
         if missing:
             known = KnownTable.of(self._log.state(self._source)).values()
