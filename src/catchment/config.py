@@ -3,121 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import os
-import re
 import tomllib
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from catchment.fields import (
+    OBJECT_STORES,
+    Address,
+    Decimal,
+    Dsn,
+    Duration,
+    FeedPath,
+    LakeUri,
+    Mistake,
+    Name,
+    Option,
+    SlotName,
+)
 from catchment.model.errors import ConfigError
-from catchment.variables import expanded, put_in
-
-_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_RESERVED = {"catchment", "public"}
-_OBJECT_STORES = ("s3://", "gs://", "az://")
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
-_DECIMAL = re.compile(r"decimal\(([0-9]{1,2}), ?([0-9]{1,2})\)")
-_MOST_DIGITS = 38
-
-
-class _Mistake(ValueError):
-    """What is wrong with a setting, and what to write instead."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.remedy = remedy
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value) or len(value) > 30:
-        raise _Mistake(
-            "a name is made of a-z, 0-9 and single _, begins with a letter and has at most 30 characters",
-            'write for instance name = "orders_eu"',
-        )
-    if value in _RESERVED or value.startswith("pg_"):
-        raise _Mistake(f"{value} is reserved", 'write another one, for instance name = "orders"')
-    return value
-
-
-def _slot(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]{1,63}", value):
-        raise _Mistake(
-            "a slot's name is made of a-z, 0-9 and _, at most 63 characters",
-            'write for instance slot = "catchment_orders", or leave it out',
-        )
-    return value
-
-
-def _variable(name: str) -> str:
-    if (found := os.environ.get(name)) is None:
-        raise _Mistake(
-            f"the environment variable {name} is not set", f"export {name} where this command and the hub run"
-        )
-    return found
-
-
-def _expanded_dsn(value: str) -> str:
-    return expanded(value, _variable)
-
-
-def _expanded(value: str) -> str:
-    return put_in(value, _variable)
-
-
-def _feed_path(value: str) -> str:
-    if "{source}" not in value:
-        raise _Mistake(
-            "the path needs {source} in it, so that each source has a file of its own",
-            'write for instance path = "feed/{source}.jsonl"',
-        )
-    return value
-
-
-def _lake_uri(value: str) -> str:
-    value = _expanded(value)
-    if value.startswith("file://"):
-        return value.removeprefix("file://")
-    if "://" in value and not value.startswith(_OBJECT_STORES):
-        raise _Mistake(
-            f"a lake cannot be at {value.partition('://')[0]}://",
-            'write for instance uri = "file:///data/lake", or "s3://bucket/lake"',
-        )
-    return value
-
-
-def _duration(value: object) -> object:
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise _Mistake("a duration is a whole number and s, m, h or d", 'write for instance keep = "7d"')
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
-
-
-def _decimal(value: object) -> object:
-    found = _DECIMAL.fullmatch(value) if isinstance(value, str) else None
-    if found is None or not int(found[2]) <= int(found[1]) <= _MOST_DIGITS or int(found[1]) == 0:
-        raise _Mistake(
-            f"a column is given a decimal of at most {_MOST_DIGITS} digits, its name in quotes",
-            'write for instance "orders.public.accounts.balance" = "decimal(38,10)"',
-        )
-    return value
-
-
-def _address(value: str) -> str:
-    found = _ADDRESS.fullmatch(value)
-    if found is None or not 0 < int(found[3]) < 2**16:
-        raise _Mistake("an address is host:port", 'write for instance listen = "127.0.0.1:9187", or "[::1]:9187"')
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-SlotName = Annotated[str, AfterValidator(_slot)]
-Dsn = Annotated[str, Field(min_length=1, repr=False), AfterValidator(_expanded_dsn)]
-Option = Annotated[str, AfterValidator(_expanded)]
 
 
 class Section(BaseModel):
@@ -201,7 +105,7 @@ class OdsSettings(Section):
 class LakeSettings(Section):
     """``[lake]``"""
 
-    uri: Annotated[str, Field(min_length=1), AfterValidator(_lake_uri)] = Field(
+    uri: LakeUri = Field(
         description="directory on a local disk, as `file://` and its path, or relative to catchment.toml; or a bucket "
         "and a prefix, as `s3://`, `gs://` or `az://`",
         examples=['"file:///data/lake"', '"s3://bucket/lake"'],
@@ -212,14 +116,14 @@ class LakeSettings(Section):
         description="of the object store, named as in delta-rs; they go before what the environment says",
         examples=['{ region = "eu-central-1", access_key_id = "…", secret_access_key = "${LAKE_KEY}" }'],
     )
-    keep: Annotated[timedelta, BeforeValidator(_duration)] = Field(
+    keep: Duration = Field(
         default="7d",
         validate_default=True,
         description="how long what was the last frontier can still be read after another one has followed it,"
         " in seconds, minutes, hours or days (`90s`, `30m`, `12h`, `7d`)",
         examples=['"7d"'],
     )
-    columns: dict[str, Annotated[str, BeforeValidator(_decimal)]] = Field(
+    columns: dict[str, Decimal] = Field(
         default={},
         description="the type of a numeric column, by `source.schema.table.column`, where it is to be another",
         examples=['{ "orders.public.accounts.balance" = "decimal(38,10)" }'],
@@ -230,7 +134,7 @@ class FeedSettings(Section):
     """``[[feed]]``"""
 
     name: Name = Field(default="feed", description="needed when there are several feeds", examples=['"feed"'])
-    path: Annotated[str, AfterValidator(_feed_path)] = Field(
+    path: FeedPath = Field(
         description="file of JSON lines, with `{source}` in it; relative to catchment.toml",
         examples=['"feed/{source}.jsonl"'],
     )
@@ -239,7 +143,7 @@ class FeedSettings(Section):
 class MetricsSettings(Section):
     """``[metrics]``"""
 
-    listen: Annotated[str, AfterValidator(_address)] = Field(
+    listen: Address = Field(
         description="host:port of /metrics, /livez and /readyz; whoever reaches it can read it",
         examples=['"127.0.0.1:9187"'],
     )
@@ -269,15 +173,15 @@ class Settings(Section):
         _distinct("slot", "give one of its sources another, with slot = …", slots)
         _distinct("feed", "give each a name of its own", [feed.name for feed in self.feed])
         if self.ods is None and self.lake is None and not self.feed:
-            raise _Mistake("there is no target", "add [ods] with a dsn, [lake] with a uri, or [[feed]] with a path")
+            raise Mistake("there is no target", "add [ods] with a dsn, [lake] with a uri, or [[feed]] with a path")
         for column in self.lake.columns if self.lake else ():
             if column.count(".") < 3 or column.partition(".")[0] not in {source.name for source in self.source}:
-                raise _Mistake(
+                raise Mistake(
                     f"lake.columns: {column} does not begin with a source's name or does not go on to a column",
                     'write "source.schema.table.column" = "decimal(38,10)"',
                 )
         for taken in {"ods", "lake"} & {feed.name for feed in self.feed}:
-            raise _Mistake(f"a feed cannot be called {taken}", "give it another name")
+            raise Mistake(f"a feed cannot be called {taken}", "give it another name")
         return self
 
     def one(self, name: str) -> SourceSettings:
@@ -291,7 +195,7 @@ class Settings(Section):
 
 def _distinct(what: str, remedy: str, names: list[str]) -> None:
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise _Mistake(f"{what} {min(repeated).partition(' of ')[0]} is there twice", remedy)
+        raise Mistake(f"{what} {min(repeated).partition(' of ')[0]} is there twice", remedy)
 
 
 def load(path: Path) -> Settings:
@@ -324,7 +228,7 @@ def load(path: Path) -> Settings:
 
 
 def _based(uri: str, base: Path) -> str:
-    return uri if uri.startswith(_OBJECT_STORES) else str(base / uri)
+    return uri if uri.startswith(OBJECT_STORES) else str(base / uri)
 
 
 def _explained(path: Path, error: ValidationError) -> ConfigError:
@@ -337,7 +241,7 @@ def _explained(path: Path, error: ValidationError) -> ConfigError:
     mistake = first.get("ctx", {}).get("error")
     what = f"{place} {_SAID.get(first['type'], 'is not what it has to be')}"
     remedy = "see docs/reference/configuration.md"
-    if isinstance(mistake, _Mistake):
+    if isinstance(mistake, Mistake):
         what, remedy = f"{place}: {mistake}".removeprefix(": "), mistake.remedy
     elif first["type"] == "extra_forbidden":
         what, remedy = f"{place} is not a setting", _instead(key, at[:-1])
