@@ -172,6 +172,7 @@ def test_rows_before_a_change_of_shape_keep_their_shape() -> None:
     source.run(Received([*transaction(60, "b"), *later]))
     told = [(len(rows.table.columns), rows.data.num_columns - 6) for batch in source.batches() for rows in batch.rows]
     assert told == [(2, 2), (2, 2), (3, 3)]
+    assert [batch.ends_transaction for batch in source.batches()] == [True, True, True]
 
 
 def test_promise_2_an_idle_source_is_acknowledged() -> None:

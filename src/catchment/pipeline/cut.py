@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -16,6 +17,8 @@ from catchment.wire.twin import Decoder, kinds
 
 MOST_ROWS = 65_536
 MOST_BYTES = 16 * 2**20
+
+_BEGINS_WITH_SHAPE = re.compile(rb"B[OY]*R")
 
 
 class Cutter:
@@ -42,12 +45,18 @@ class Cutter:
     def batches(self, messages: Sequence[bytes]) -> Iterator[tuple[Batch, State]]:
         """The batches that these messages complete, each with the state to be saved with it.
 
-        What is whole is not held back by a transaction whose rest has not arrived yet: it is cut at the last Commit.
+        What is whole is not held back by a transaction whose rest has not arrived yet: it is cut at the last Commit. It
+        is also cut before a transaction that begins with a table's shape: a change of it then stands at the begin of a
+        batch, so that a target which keeps readers away for it need not do so for two of them at once.
         """
-        whole = kinds(messages).rfind(b"C") + 1
-        yield from self._decode(messages[:whole])
-        if whole:
-            yield from self._cut()
+        letters = kinds(messages)
+        whole = letters.rfind(b"C") + 1
+        done = 0
+        for end in (*(found.start() for found in _BEGINS_WITH_SHAPE.finditer(letters, 0, whole)), whole):
+            if end > done:
+                yield from self._decode(messages[done:end])
+                yield from self._cut()
+                done = end
         yield from self._decode(messages[whole:])
         full = self._decoder.size >= MOST_BYTES or self._decoder.rows >= MOST_ROWS
         if full or not self._decoder.in_transaction:
