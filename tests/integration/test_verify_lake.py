@@ -101,9 +101,9 @@ def spoil(hub: RunningHub) -> dict[str, set[tuple[str, ...]]]:
 
 def test_everything_wrong_in_the_lake_is_found_and_nothing_else_and_repaired(hub: RunningHub) -> None:
     reports = found(hub)
-    assert {(target, report["state"]) for (target, _), report in reports.items()} == {
-        ("ods", "equal"),
-        ("lake", "equal"),
+    assert {(target, report["state"], report["reason"]) for (target, _), report in reports.items()} == {
+        ("ods", "equal", None),
+        ("lake", "equal", None),
     }
     assert reports["lake", "names"]["rows"] == 5000
     assert reports["lake", "kinds"]["position"]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from catchment.changes.columns import RowIndex, Rows, Truths, concatenate
 from catchment.changes.digest import Buckets, Columns, Hashes, as_text, no_buckets, row_hashes
 from catchment.changes.printed import as_held, is_trimmed, printed
-from catchment.model.errors import TargetRefused
+from catchment.model.errors import TargetRefused, TargetUnreachable
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.targets.lake import datafile, deleted, delta
@@ -95,10 +95,6 @@ class LakeReader:
             found = delta.read_snapshot(self._store, entry.path, version)
             if found is None:
                 self._refuse(table, f"is gone from {self._store.location(entry.path)}", self._refill(table))
-            there = set(self._store.names(entry.path))
-            for file in found.files.values():
-                if file.path not in there:
-                    self._refuse(table, f"{self._store.location(entry.path)}/{file.path} is gone", self._refill(table))
             self._snapshot = found
         if _names(Table.from_json(json.loads(found.configuration[SHAPE]))) != _names(table):
             self._refuse(table, "has another shape in the lake than in the source", "verify it again in a moment")
@@ -122,7 +118,7 @@ class LakeRows:
 
     ``columns`` are aligned with the table's. What proves a row equal is that its values, and the texts in ``_exact``,
     print as the source printed them; but that the zeros at the end of a numeric that was given a decimal type of
-    another scale are not known here, and not compared. ``remedy`` is that of a file that was spoilt.
+    another scale are not known here, and not compared. ``remedy`` is that of a file that is gone or spoilt.
     """
 
     sorted = None
@@ -231,12 +227,20 @@ class LakeRows:
 
     @contextlib.contextmanager
     def _readable(self, file: DataFile) -> Iterator[None]:
-        """Raises TargetRefused for a file that is none of ours any more."""
+        """Raises TargetRefused for a file that is gone, or is none of ours any more."""
+        path = self._path(file)
         try:
             yield
+        except TargetUnreachable as error:
+            directory, _, name = path.rpartition("/")
+            if name in self._store.names(directory):
+                raise
+            raise self._spoilt(path, "is gone") from error
         except (pa.ArrowException, OSError) as error:
-            what = f"{self._store.location(self._path(file))} does not read back"
-            raise TargetRefused(what, table=str(self._table), remedy=self._remedy) from error
+            raise self._spoilt(path, "does not read back") from error
+
+    def _spoilt(self, path: str, how: str) -> TargetRefused:
+        return TargetRefused(f"{self._store.location(path)} {how}", table=str(self._table), remedy=self._remedy)
 
 
 def _is_ours(commit: bytes) -> bool:
