@@ -106,15 +106,16 @@ def test_promise_5_rows_are_not_in_the_metrics(
         ods.execute("INSERT INTO orders.places VALUES (1, 'ours')")
     observed = observed_factory({"orders": source_database}, ods=ods_database, feed=True)
     observed.hub.start()
-    eventually(lambda: "target ods, source orders: stopped" in observed.get("/readyz")[1], "the target stopped")
+    eventually(lambda: "stopped: source orders, table public.places: " in observed.get("/readyz")[1], "it stops")
     insert(source_database, 101)
+    eventually(lambda: observed.scrape().value("catchment_source_changes_total", source="orders") == 101, "it came")
     pages = [observed.get(path) for path in ("/metrics", "/readyz", "/livez")]
     assert [status for status, _ in pages] == [200, 503, 200]
     assert not [page for _, page in pages if CANARY in page]
     scrape = observed.scrape()
-    assert scrape.value("catchment_loop_up", source="orders", target="ods") == 0
+    assert scrape.value("catchment_loop_up", source="orders", target="ods") == 1
     assert scrape.value("catchment_loop_trouble", source="orders", target="ods") == 1
-    assert scrape.value("catchment_loop_errors_total", source="orders", target="ods", error="TargetRefused")
+    assert scrape.value("catchment_tables", source="orders", state="stopped") == 1
 
 
 def test_a_target_that_is_away_is_named_until_it_is_back(
