@@ -6,18 +6,14 @@ from typing import Annotated
 
 import typer
 
-from catchment.cli.completion import table_names
-from catchment.cli.entry import DEFAULT_CONFIG, Config, Source
+from catchment.cli.entry import DEFAULT_CONFIG, Config, Source, Tables
 from catchment.cli.requests import Asked, ask, conclude, running_hub
 from catchment.config import load
 
 
 def backfill(
     name: Source,
-    tables: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TABLE", help="As schema.table; all when none is named.", autocompletion=table_names),
-    ] = None,
+    tables: Tables = None,
     config: Config = DEFAULT_CONFIG,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Only ask for it.")] = False,
 ) -> None:

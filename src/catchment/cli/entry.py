@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from catchment.cli.completion import source_names
+from catchment.cli.completion import source_names, table_names
 from catchment.config import Settings
 from catchment.model.errors import CatchmentError, ConfigError
 
@@ -75,6 +75,10 @@ Config = Annotated[Path, typer.Option("--config", metavar="PATH", callback=_chos
 
 Source = Annotated[str, typer.Argument(metavar="NAME", help="The source.", autocompletion=source_names)]
 """The argument of every command about one source."""
+
+_ALL = "As schema.table; all when none is named."
+Tables = Annotated[list[str] | None, typer.Argument(metavar="TABLE", help=_ALL, autocompletion=table_names)]
+"""The argument of every command about some tables of it."""
 
 
 def target_names(settings: Settings) -> list[str]:

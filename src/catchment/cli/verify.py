@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catchment.cli.completion import table_names
-from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, Source
+from catchment.cli.entry import DEFAULT_CONFIG, FAILED, Config, Source, Tables
 from catchment.cli.repair import repair
 from catchment.config import Settings, SourceSettings, load
 from catchment.hub.lock import held
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
 
 def verify(
     name: Source,
-    tables: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TABLE", help="As schema.table; all when none is named.", autocompletion=table_names),
-    ] = None,
+    tables: Tables = None,
     config: Config = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object, with all keys.")] = False,
     mend: Annotated[
