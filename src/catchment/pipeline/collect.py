@@ -15,7 +15,7 @@ from catchment.pipeline.spool import Spool
 from catchment.pipeline.status import Stopping
 from catchment.postgres.stream import Stream
 
-IDLE_SECONDS = 30.0
+IDLE_SECONDS = 10.0  # `verify` waits for so long where nobody commits
 IDLE_BYTES = 16 * 2**20
 _ROUND_SECONDS = 0.5
 _REST_SECONDS = 5.0
