@@ -25,6 +25,7 @@ AIMS = (
     ("backfill", "ratio of one stream", 0.9, True),
     ("backfill", "rows into the log for a second of CPU", 600_000.0, True),
     ("backfill", "ratio of COPY | COPY", 0.5, True),
+    ("memory", "at most, MB", 500.0, False),
     ("idle", "per cent of a core", 5.0, False),
     ("idle", "memory, MB", 500.0, False),
 )
