@@ -243,7 +243,8 @@ def test_messages_change_nothing(source: LakeSource) -> None:
 
 def test_a_table_without_a_key_that_lacks_a_deleted_row_is_refused(source: LakeSource) -> None:
     source.load(FACTS, ("1",))
-    with pytest.raises(TargetRefused, match="lacks rows that were deleted at the source; refill it"):
+    remedy = "refill it: `catchment backfill orders public.facts`"
+    with pytest.raises(TargetRefused, match=f"lacks rows that were deleted at the source; {remedy}"):
         source.change(FACTS, ("d", "2"))
     assert tables(source.root)["public.facts"] == ["(1,)"]
 

@@ -239,10 +239,12 @@ class CurrentTable:
             goes = nth < copies[which]
             files, rows = files[goes], rows[goes]
             if len(rows) < copies.sum():
+                source = self.snapshot.configuration[_SOURCE]
                 raise TargetRefused(
                     f"{self.snapshot.path} in the lake lacks rows that were deleted at the source",
+                    source=source,
                     table=str(shape),
-                    remedy=f"refill it: `catchment backfill NAME {shape}`",
+                    remedy=f"refill it: `catchment backfill {source} {shape}`",
                 )
         values = _typed(columns, net.added.columns)
         new = _New(datafile.table_of(columns, values), hashes(values, index.seed))

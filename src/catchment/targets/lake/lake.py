@@ -116,8 +116,8 @@ class SourceLake:
     def tend(self, seconds: float) -> bool:
         """Do what there is to do beside changes, piece by piece, until it is done or so much time has passed.
 
-        Whether there may be more to do.
-        It makes versions that no record names before the next one: no row changes in them.
+        Whether there may be more to do. It makes versions that no record names before the next one: no row changes in
+        them.
         """
         until = time.monotonic() + seconds
         while self._piece():
