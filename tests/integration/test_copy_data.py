@@ -11,7 +11,7 @@ from wire_twins import NATIVE_IS_BUILT
 from catchment.model.errors import SourceUnreachable
 from catchment.postgres import copydata
 from catchment.postgres.connection import of_source
-from catchment.postgres.copydata import copied, take_wal
+from catchment.postgres.copydata import consume, copied, take_wal
 from catchment.postgres.replication import ReplicationConnection
 
 ROWS = "SELECT n, repeat('x', n % 100) FROM generate_series(1, 200000) n"
@@ -73,6 +73,18 @@ def test_a_connection_that_is_closed_raises_operational_error(connection: psycop
     connection.close()
     with pytest.raises(psycopg.OperationalError):
         take_wal(connection.pgconn, [], 1)
+    with pytest.raises(psycopg.OperationalError):
+        consume(connection.pgconn)
+
+
+def test_to_look_for_more_on_a_connection_that_was_cut_raises_operational_error(
+    connection: psycopg.Connection, source_database: str
+) -> None:
+    with psycopg.connect(source_database, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+    consume(connection.pgconn)  # the server's last words come first
+    with pytest.raises(psycopg.OperationalError):
+        consume(connection.pgconn)
 
 
 def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> None:
@@ -92,14 +104,14 @@ def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> N
                     others.append(taken.other)
                 elif taken.state == 0:
                     replication.wait_readable(1.0)
-                    replication.pgconn.consume_input()
+                    consume(replication.pgconn)
             assert bytes(message[0] for message in messages) == b"BR" + b"I" * 1000 + b"C"
             assert {(other[:1], len(other)) for other in others} == {(b"k", 18)}
             few: list[bytes] = []
             admin.execute("INSERT INTO t SELECT generate_series(1, 1000)")
             while not few:
                 replication.wait_readable(1.0)
-                replication.pgconn.consume_input()
+                consume(replication.pgconn)
                 take_wal(replication.pgconn, few, 1)
             assert len(few) == 1
     with pytest.raises(SourceUnreachable):

@@ -19,6 +19,7 @@ from catchment.pipeline.session import REFILL, Session, Surroundings
 from catchment.pipeline.spool import Spool
 from catchment.pipeline.state import SOURCE, Origin
 from catchment.pipeline.status import Stopping
+from catchment.postgres.ahead import ReadAhead
 from catchment.postgres.bell import Bell
 from catchment.postgres.catalog import published_tables, verify_publication
 from catchment.postgres.connection import Translation, connect, of_source
@@ -93,7 +94,7 @@ class Collector:
                 self._goal = self._goal or wal_position(connection, translation)
                 start = writer.tail.frontier.lsn
                 source, bell = self._source, self._bell
-                stream = SlotStream(replication, source.slot, source.publication, start, bell)
+                stream = ReadAhead(SlotStream(replication, source.slot, source.publication, start, bell))
                 publication, goal = origin.publication, self._goal
                 session = Session(self._around, writer, stream, connection, translation, publication, goal, bell)
             self._session = open_here.enter_context(closing(session))

@@ -29,6 +29,13 @@ WAL_DATA, WAL_DATA_HEADER = ord("w"), 25
 https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-START-REPLICATION
 """
 
+ROOM = "SELECT pg_catalog.repeat('x', 65536)"
+"""What to ask on a connection first on which much will come.
+
+libpq reads as much at once as its buffer holds: 16 kB, until an answer did not fit. To look for more costs as much as
+fifty rows.
+"""
+
 _COPIED_BYTES = 8 * 2**20
 _MODULES = {"binary": "psycopg_binary._psycopg", "c": "psycopg_c._psycopg"}
 
@@ -43,14 +50,6 @@ class Taken(NamedTuple):
     other: bytes | None
 
 
-def take_wal(pgconn: PGconn, messages: list[bytes], most_bytes: int) -> Taken:
-    """Append the WAL data that has arrived, without its headers, until about so many bytes have come.
-
-    Raises psycopg's OperationalError.
-    """
-    return _take(pgconn, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER)
-
-
 def copied(connection: psycopg.Connection, statement: bytes | sql.Composed) -> Iterator[bytes]:
     """What ``COPY … TO STDOUT`` sends, in whole rows, a few megabytes at a time; never nothing.
 
@@ -62,14 +61,14 @@ def copied(connection: psycopg.Connection, statement: bytes | sql.Composed) -> I
     rows: list[bytes] = []
     size = 0
     with connection.cursor().copy(statement):
-        while (taken := _take(pgconn, rows, _COPIED_BYTES - size, 0, 0)).state >= 0:
+        while (taken := _take_rows(pgconn, rows, _COPIED_BYTES - size)).state >= 0:
             size += taken.size
             if size >= _COPIED_BYTES:
                 yield b"".join(rows)
                 rows, size = [], 0
             elif taken.state == 0:
                 poller.poll()
-                pgconn.consume_input()
+                consume(pgconn)
         for result in list(iter(pgconn.get_result, None)):
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise psycopg.errors.error_from_result(result)
@@ -77,17 +76,35 @@ def copied(connection: psycopg.Connection, statement: bytes | sql.Composed) -> I
         yield b"".join(rows)
 
 
-def _take(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int, header: int) -> Taken:
-    address = getattr(pgconn, "pgconn_ptr", None)  # not of the class that psycopg's types are about
-    if _libpq is None or not address:  # that of a closed connection is null: psycopg says so
-        return _take_each(pgconn, messages, most_bytes, kind, header)
-    taken = Taken(*_libpq.take(address, messages, most_bytes, kind, header))
-    if taken.state < -1:
+def consume(pgconn: PGconn) -> None:
+    """Take what has arrived off the socket; see ``PGconn.consume_input``. Raises psycopg's OperationalError."""
+    address = _address(pgconn)
+    if _libpq is None or address is None:
+        pgconn.consume_input()
+    elif not _libpq.consume(address):
         raise psycopg.OperationalError(pgconn.get_error_message())
-    return taken
 
 
-def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int, header: int) -> Taken:
+def take_wal(pgconn: PGconn, messages: list[bytes], most_bytes: int) -> Taken:
+    """Append the WAL data that has arrived, without its headers, until about so many bytes have come.
+
+    Raises psycopg's OperationalError.
+    """
+    address = _address(pgconn)
+    if _libpq is None or address is None:
+        return _take_each(pgconn, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER)
+    return _valid(pgconn, _libpq.take(address, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER))
+
+
+def _take_rows(pgconn: PGconn, pieces: list[bytes], most_bytes: int) -> Taken:
+    """Append what has arrived, in pieces of whole rows."""
+    address = _address(pgconn)
+    if _libpq is None or address is None:
+        return _take_each(pgconn, pieces, most_bytes)
+    return _valid(pgconn, _libpq.take_joined(address, pieces, most_bytes))
+
+
+def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int = 0, header: int = 0) -> Taken:
     size = 0
     while size < most_bytes:
         count, data = pgconn.get_copy_data(1)
@@ -100,6 +117,17 @@ def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int
     return Taken(size, 1, None)
 
 
+def _address(pgconn: PGconn) -> int | None:
+    """Where the connection is in memory; null where psycopg does not tell, and once it is closed."""
+    return getattr(pgconn, "pgconn_ptr", None) or None
+
+
+def _valid(pgconn: PGconn, taken: tuple[int, int, bytes | None]) -> Taken:
+    if taken[1] < -1:
+        raise psycopg.OperationalError(pgconn.get_error_message())
+    return Taken(*taken)
+
+
 def _compiled() -> Libpq | None:
     """Null where the reference runs, and where psycopg's own libpq cannot be found: psycopg's Python implementation."""
     if chosen() != NATIVE or pq.__impl__ not in _MODULES:
@@ -108,10 +136,8 @@ def _compiled() -> Libpq | None:
 
     # Looking a symbol up in a library looks it up in what that was linked with too: this is no other libpq.
     library = ctypes.CDLL(importlib.import_module(_MODULES[pq.__impl__]).__file__)
-    get_copy_data, free_memory = (
-        ctypes.cast(function, ctypes.c_void_p).value for function in (library.PQgetCopyData, library.PQfreemem)
-    )
-    return Libpq(get_copy_data or 0, free_memory or 0)
+    functions = (library.PQgetCopyData, library.PQfreemem, library.PQconsumeInput)
+    return Libpq(*(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions))
 
 
 _libpq = _compiled()

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from catchment.model.errors import DecodeError, SlotBusy, SourceUnreachable
 from catchment.model.lsn import Lsn
 from catchment.postgres.bell import Bell
-from catchment.postgres.copydata import take_wal
+from catchment.postgres.copydata import ROOM, consume, take_wal
 from catchment.postgres.replication import ReplicationConnection
 
 _KEEPALIVE = struct.Struct("!cQqB")
@@ -25,8 +25,8 @@ _GATHER_SECONDS = 0.005
 # costs as much as a thousand changes.
 _BULK_BYTES = 16 * 2**10
 _BULK_SECONDS = 0.025
-_PILE_UP_SECONDS = 0.0005
-_READ_BYTES = 8 * 2**10  # less than what libpq reads at once
+_PILE_UP_SECONDS = 0.0003
+_READ_BYTES = 64 * 2**10  # less than what libpq reads at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,14 @@ class Received:
 
     ``position``: everything that the slot brings up to here has been sent; null without a keepalive.
     ``reply_requested``: the server wants an acknowledgement at once. ``sent_at``: the server's clock at the keepalive.
+    ``goes_on``: the server was still sending when this was enough.
     """
 
     messages: list[bytes]
     position: Lsn | None = None
     reply_requested: bool = False
     sent_at: datetime = _EPOCH
+    goes_on: bool = False
 
 
 class _Keepalive(NamedTuple):
@@ -84,6 +86,7 @@ class SlotStream:
         ((timeout,),) = replication.execute("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
         # In milliseconds, 0 for never. The server asks at half of it, but a busy reader does not see the question.
         self._say_every = min(_STATUS_SECONDS, int(timeout) / 3000) if int(timeout) else _STATUS_SECONDS
+        replication.execute(ROOM)
         quoted = '"' + publication.replace('"', '""').replace("'", "''") + '"'
         try:
             replication.execute(
@@ -122,12 +125,13 @@ class SlotStream:
                         more = self._replication.wait_readable(timeout, self._bell)
                     if not more:
                         break
-                    self._pgconn.consume_input()
+                    consume(self._pgconn)
         if reply_requested:
             self._said = 0.0  # the next acknowledgement is sent, news or not
+        goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and time.monotonic() >= until)
         if keepalive is None:
-            return Received(messages, reply_requested=reply_requested)
-        return Received(messages, keepalive.position, reply_requested, keepalive.sent_at)
+            return Received(messages, reply_requested=reply_requested, goes_on=goes_on)
+        return Received(messages, keepalive.position, reply_requested, keepalive.sent_at, goes_on)
 
     def _goes_on(self, size: int, last: int, until: float) -> bool:
         """Whether more has arrived, or will soon, that belongs to what has; ``last``: bytes that came last."""
@@ -137,6 +141,7 @@ class SlotStream:
             # The server sends change by change, and to look for each costs more than the change: let some pile up, but
             # fewer than the some 270 that Linux holds for a local socket before the server has to wait.
             time.sleep(_PILE_UP_SECONDS)
+            return time.monotonic() < until
         seconds = min(until - time.monotonic(), _GATHER_SECONDS)
         return seconds > 0 and self._replication.wait_readable(seconds)
 
