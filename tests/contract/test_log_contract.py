@@ -87,6 +87,17 @@ def test_what_was_appended_is_read_in_order(log: Log) -> None:
     writer.close()
 
 
+def test_promise_1_any_run_of_batches_can_be_read_alone(log: Log) -> None:
+    writer = log.open_writer("a")
+    append(writer, *range(10, 121, 10))
+    for after in range(12):
+        for through in range(after, 13):
+            assert [frontier.offset for frontier, _ in log.read("a", after, through)] == list(
+                range(after + 1, through + 1)
+            )
+    writer.close()
+
+
 def test_sources_have_nothing_to_do_with_each_other(log: Log) -> None:
     one, other = log.open_writer("a"), log.open_writer("b")
     one.append(batch(0, 10), {"key": b"a"})

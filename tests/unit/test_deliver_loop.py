@@ -126,6 +126,20 @@ def test_a_failing_target_is_tried_again_and_misses_nothing(pipe: Pipe) -> None:
         eventually(lambda: pipe.told() == [b"1", b"2"])
 
 
+def test_promise_5_what_keeps_failing_is_told_while_it_is_tried_again(pipe: Pipe) -> None:
+    pipe.begin_here()
+    pipe.target.seconds = 0.5
+    pipe.target.fail_next(TargetUnreachable("gone", target="recording"))
+    with pipe.running() as deliverer:
+        pipe.append(message(1))
+        eventually(lambda: deliverer.status.state == "retrying")
+        eventually(lambda: deliverer.status.state == "streaming")
+        assert deliverer.status.remedy is not None
+        assert "gone" in deliverer.status.remedy
+        eventually(lambda: pipe.told() == [b"1"])
+        eventually(lambda: deliverer.status.remedy is None)
+
+
 def test_a_target_is_tended_in_rounds_without_work_and_behind_an_apply_for_a_share_of_its_time(pipe: Pipe) -> None:
     pipe.begin_here()
     pipe.target.seconds = 0.2

@@ -140,7 +140,7 @@ class SourceDirectory:
         return self._look(lambda segments: self._fetch(segments, after, through))
 
     def _fetch(self, segments: list[Segment], after: int, through: int) -> list[tuple[UUID, int, Path, bytes]]:
-        if not segments:
+        if not segments or after >= through:
             return []
         if after + 1 < segments[0].first:
             raise LogTrimmed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +12,7 @@ from uuid import UUID
 from catchment.hub.base import Hub
 from catchment.log.base import Log, Span
 from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged
-from catchment.model.errors import LogTrimmed
+from catchment.model.errors import CatchmentError, LogTrimmed
 from catchment.model.frontier import Frontier
 from catchment.pipeline.lacks import Lacks
 from catchment.pipeline.session import REFILL
@@ -47,6 +46,7 @@ class Deliverer:
         self._hub = hub
         self._stopping = stopping
         self._loading: set[str] = set()
+        self._trouble: str | None = None
         stopping.wakes(partial(log.wake, source))
 
     def run(self) -> None:
@@ -60,8 +60,10 @@ class Deliverer:
                 begun = self._begin()
             if begun is not None:
                 self.identity, self.position = begun
-                with suppress(LogTrimmed):
+                try:
                     self._deliver(self.identity, self.position)
+                except LogTrimmed:
+                    self._trouble = None
 
     def _deliver(self, identity: UUID, position: int) -> None:
         """The loop: as much as is there, at least one whole transaction, in one commit of the target."""
@@ -73,7 +75,8 @@ class Deliverer:
         while not self._stopping:
             with self.status.waiting():
                 whole_at = lacks.looked_after(position)
-            trouble = next(iter(lacks.stopped.values()), None)
+            # To try again may take long, and until it has gone well nothing has been mended.
+            trouble = self._trouble or next(iter(lacks.stopped.values()), None)
             state = "refilling" if self._loading else "streaming"
             self.status.well(state, trouble, offset=position, loaded=not self._loading, stopped=lacks.stopped)
             self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
@@ -115,8 +118,14 @@ class Deliverer:
 
     def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> Passed:
         passed = Passed()
-        with self.status.waiting():
-            self.target.apply(self.source, passed.watching(batches))
+        try:
+            with self.status.waiting():
+                self.target.apply(self.source, passed.watching(batches))
+        except CatchmentError as error:
+            error.source, error.target = error.source or self.source, error.target or self.target.name
+            self._trouble = str(error)
+            raise
+        self._trouble = None
         self._loading -= passed.refills
         self.status.applied(passed.committed)
         self.status.moved(passed.batches, passed.changes)
@@ -135,9 +144,8 @@ class Deliverer:
         while not self._stopping:
             span = self._log.wait(self.source, 0, 0)
             if frontier and frontier.log == span.log and span.first - 1 <= frontier.offset <= self._end():
-                self.status.well(
-                    "streaming", frontier=str(frontier.lsn), committed_at=frontier.committed_at.isoformat()
-                )
+                standing = {"frontier": str(frontier.lsn), "committed_at": frontier.committed_at.isoformat()}
+                self.status.well("streaming", self._trouble, **standing)
                 return span.log, frontier.offset
             state = self._log.state(self.source)
             birth = state.get(f"{TARGET}{self.target.name}")
@@ -148,7 +156,7 @@ class Deliverer:
                 arguments = {"targets": [self.target.name], "tables": None, "after": self._end()}
                 self._hub.request(REFILL, self.source, arguments, by=f"target {self.target.name}")
                 asked = True
-            self.status.well("refilling", loaded=False)
+            self.status.well("refilling", self._trouble, loaded=False)
             self._stopping.sleep(_ASKED_SECONDS)
         return None
 
