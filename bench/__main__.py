@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from bench import backfill, capture, idle, lake, latency, memory, plot, subscription
+from bench import backfill, capture, firstload, idle, lake, latency, memory, plot, subscription
 from catchment.demo.binaries import find_binaries, version
 
 MEASUREMENTS = {
@@ -16,6 +16,7 @@ MEASUREMENTS = {
     "subscription": subscription.measure,
     "latency": latency.measure,
     "backfill": backfill.measure,
+    "firstload": firstload.measure,
     "memory": memory.measure,
     "idle": idle.measure,
     "lake": lake.measure,

@@ -1,8 +1,8 @@
 """Changes a second from stream to durable log, beside ``pg_recvlogical -f /dev/null`` and Debezium on the same changes.
 
 Rows of 4, 8 and 40 columns, inserted in transactions of 1,000; of 8 columns also updated, deleted, inserted in
-transactions of one, in one of 400,000, which is streamed to us before its commit, and from eight databases at once. The
-median of the rounds; all sides read what was written before, connecting included except for Debezium.
+transactions of one, in one of 400,000, which is streamed to us before its commit, from eight databases at once, and
+over TCP. The median of the rounds; all sides read what was written before, connecting included except for Debezium.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.postgres.source import Source
 from catchment.wire.choice import chosen
 
-ROUNDS = 3
+ROUNDS = 5
 _LOOK_SECONDS = 0.02
 
 _WIDE = [f"text_{number}" for number in range(38)]
@@ -41,7 +41,7 @@ _VALUES = [f"'value ' || (n + {number})" for number in range(38)]
 @dataclass(frozen=True)
 class Shape:
     """Changes of one kind. ``statement``: one transaction, in which ``i`` is its number and ``rows`` how many it
-    changes; ``filled``: the table has all these rows before.
+    changes; ``filled``: the table has all these rows before. ``tcp``: not over a local socket.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Shape:
     rows: int
     filled: bool = False
     sources: int = 1
+    tcp: bool = False
     beside_debezium: bool = False
 
     @property
@@ -74,6 +75,7 @@ SHAPES = (
         1000,
     ),
     Shape("usual", _USUAL, _INSERT_USUAL, 400, 1000, beside_debezium=True),
+    Shape("usual over TCP", _USUAL, _INSERT_USUAL, 400, 1000, tcp=True),
     Shape(
         "wide",
         f"(id bigserial PRIMARY KEY, at timestamptz, {', '.join(f'{name} text' for name in _WIDE)})",
@@ -125,7 +127,7 @@ def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float,
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
             for name in databases[1:]:
                 admin.execute(f"CREATE DATABASE {name}")
-        dsns = [server.dsn(name) for name in databases]
+        dsns = [server.dsn(name) + (" host=127.0.0.1" if shape.tcp else "") for name in databases]
         for number, dsn in enumerate(dsns):
             with psycopg.connect(dsn, autocommit=True) as admin:
                 admin.execute(f"CREATE TABLE measured {shape.table}")

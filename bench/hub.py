@@ -20,9 +20,9 @@ def configure(directory: Path, sources: Mapping[str, str], ods: str) -> Path:
     return path
 
 
-def command(config: Path, *options: str) -> list[str]:
-    """`catchment run` with this configuration."""
-    return [sys.executable, "-m", "catchment.cli.main", "run", *options, "--config", str(config)]
+def command(config: Path, *options: str, name: str = "run") -> list[str]:
+    """`catchment run`, or another of its commands, with this configuration."""
+    return [sys.executable, "-m", "catchment.cli.main", name, *options, "--config", str(config)]
 
 
 @contextmanager

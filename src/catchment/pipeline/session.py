@@ -114,7 +114,7 @@ class Session:
         self.settled: int | None = None
         self._changes = self._changes_reported = self._rate = 0
         self._tables: list[dict[str, str | None]] | None = None
-        self._changed = float("-inf")
+        self._changed = time.monotonic()  # until more is known: a snapshot must not be held for long while others write
         self._passed, self._passed_at = tail.frontier.lsn, tail.frontier.committed_at
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
         if not self._shapes.known:
