@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from catchment.hub.memory import MemoryHub
-from catchment.log.base import Span, State
+from catchment.log.base import Log, Span, State
 from catchment.log.memory import MemoryLog
+from catchment.log.sqlite import SqliteLog
 from catchment.model.batch import Batch, Event, Message, Place, RefillFinished, RefillStarted
 from catchment.model.errors import TargetUnreachable
 from catchment.model.frontier import Frontier
@@ -36,10 +38,10 @@ def message(number: int) -> Message:
 class Pipe:
     """A log with a writer, a hub and a target, and the loop between them in a thread."""
 
-    def __init__(self) -> None:
-        self.log = MemoryLog()
+    def __init__(self, log: Log | None = None, most_bytes: int = 2**20) -> None:
+        self.log = log or MemoryLog()
         self.hub = MemoryHub()
-        self.target = RecordingTarget("recording")
+        self.target = RecordingTarget("recording", Pace(0, most_bytes))
         self.writer = self.log.open_writer("orders")
 
     def append(self, *events: Event, state: State | None = None) -> int:
@@ -115,6 +117,19 @@ def test_promise_1_a_target_goes_on_where_it_stands(pipe: Pipe) -> None:
     pipe.append(message(2))
     with pipe.running():
         eventually(lambda: pipe.told() == [b"1", b"2"])
+
+
+def test_promise_1_a_target_far_behind_gets_through_many_files_of_the_log(tmp_path: Path) -> None:
+    with closing(SqliteLog(tmp_path / "log", segment_bytes=1)) as log:
+        pipe = Pipe(log, most_bytes=1)
+        pipe.begin_here()
+        for number in range(20):
+            pipe.append(message(number))
+        with pipe.running() as deliverer:
+            eventually(lambda: len(pipe.told()) == 20 or deliverer.status.remedy is not None)
+            assert deliverer.status.remedy is None
+        assert pipe.told() == [b"%d" % number for number in range(20)]
+        pipe.writer.close()
 
 
 def test_a_failing_target_is_tried_again_and_misses_nothing(pipe: Pipe) -> None:
