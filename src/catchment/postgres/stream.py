@@ -120,7 +120,7 @@ class SlotStream:
                 elif taken.state == 0:
                     # Nothing whole is left in the buffer: look once more at the socket, then take what there is.
                     if messages or keepalive is not None:
-                        more = taken.size >= _READ_BYTES or self._goes_on(size, taken.size, until)
+                        more = taken.size >= _READ_BYTES or self._more_belongs(size, taken.size, until)
                     else:
                         more = self._replication.wait_readable(timeout, self._bell)
                     if not more:
@@ -133,8 +133,8 @@ class SlotStream:
             return Received(messages, reply_requested=reply_requested, goes_on=goes_on)
         return Received(messages, keepalive.position, reply_requested, keepalive.sent_at, goes_on)
 
-    def _goes_on(self, size: int, last: int, until: float) -> bool:
-        """Whether more has arrived, or will soon, that belongs to what has; ``last``: bytes that came last."""
+    def _more_belongs(self, size: int, last: int, until: float) -> bool:
+        """Whether to look for more, which belongs to what has come; ``last``: bytes that came last."""
         if size < _BULK_BYTES:
             return self._replication.wait_readable(0)
         if last:
