@@ -44,20 +44,19 @@ def measure() -> dict[str, float]:
             ((blocks,),) = admin.execute("SELECT pg_relation_size('usual') / 8192").fetchall()
         with psycopg.connect(ods.dsn(), autocommit=True) as admin:
             admin.execute(TABLE)
-        everything = ["COPY usual TO STDOUT"]
         halves = [
             f"COPY (SELECT * FROM usual WHERE ctid >= '({begin},0)' AND ctid < '({end},0)') TO STDOUT"
             for begin, end in ((0, blocks // 2), (blocks // 2, blocks))
         ]
-        one = ROWS / _seconds(lambda: _copy(source.dsn(), everything))
-        two = ROWS / _seconds(lambda: _copy(source.dsn(), halves))
+        one = ROWS / seconds(lambda: copy_out(source, "COPY usual TO STDOUT"))
+        two = ROWS / seconds(lambda: copy_out(source, *halves))
         into_log, cpu = _into_log(Path(directory) / "log", source.dsn())
         log = ROWS / into_log
-        through = ROWS / _seconds(lambda: _copy_through(source, ods))
-        dump = ROWS / _seconds(lambda: _dump_through(source, ods))
+        through = ROWS / seconds(lambda: _copy_through(source, ods))
+        dump = ROWS / seconds(lambda: _dump_through(source, ods))
         config = configure(Path(directory), {"orders": source.dsn()}, ods.dsn())
         loading = command(config, "--until-caught-up")  # its start and its end included
-        whole = ROWS / _seconds(lambda: subprocess.run(loading, check=True, capture_output=True))
+        whole = ROWS / seconds(lambda: subprocess.run(loading, check=True, capture_output=True))
         log_size = stored(Path(directory) / "var" / "log")
     return {
         "COPY TO STDOUT, one stream, rows/s": one,
@@ -74,38 +73,33 @@ def measure() -> dict[str, float]:
     }
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def seconds(act: Callable[[], object]) -> float:
+    """How long it takes."""
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
 
 
-def _copy(dsn: str, statements: list[str]) -> None:
-    def read(statement: str) -> None:
-        with psycopg.connect(dsn) as connection:
-            pgconn = connection.pgconn
-            pgconn.exec_(statement.encode())
-            while pgconn.get_copy_data(0)[0] > 0:
-                pass
-            while pgconn.get_result() is not None:
-                pass
-
-    threads = [threading.Thread(target=read, args=(statement,)) for statement in statements]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def copy_out(source: Cluster, *statements: str) -> None:
+    """Send what these ``COPY … TO STDOUT`` say, all at once, to nobody, by PostgreSQL's own client."""
+    copying = [
+        subprocess.Popen([*_psql(source), "-d", source.dsn(), "-c", statement], stdout=subprocess.DEVNULL)
+        for statement in statements
+    ]
+    for each in copying:
+        if each.wait():
+            raise RuntimeError("COPY failed")
 
 
 def _copy_through(source: Cluster, ods: Cluster) -> None:
-    with (
-        psycopg.connect(source.dsn()) as out,
-        psycopg.connect(ods.dsn()) as into,
-        out.cursor().copy("COPY usual TO STDOUT") as rows,
-        into.cursor().copy("COPY usual FROM STDIN") as copy,
-    ):
-        for row in rows:
-            copy.write(row)
+    out = [*_psql(source), "-d", source.dsn(), "-c", "COPY usual TO STDOUT"]
+    into = [*_psql(ods), "-d", ods.dsn(), "-c", "COPY usual FROM STDIN"]
+    with subprocess.Popen(out, stdout=subprocess.PIPE) as copying:
+        subprocess.run(into, check=True, stdin=copying.stdout)
+
+
+def _psql(server: Cluster) -> list[str | Path]:
+    return [server.binaries / "psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1"]
 
 
 def _dump_through(source: Cluster, ods: Cluster) -> None:
@@ -113,7 +107,7 @@ def _dump_through(source: Cluster, ods: Cluster) -> None:
     with psycopg.connect(ods.dsn(), autocommit=True) as admin:
         admin.execute("CREATE DATABASE dumped")
     dump = [source.binaries / "pg_dump", "--table", "usual", "--no-owner", "--no-publications", "-d", source.dsn()]
-    restore = [ods.binaries / "psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", ods.dsn("dumped")]
+    restore = [*_psql(ods), "-d", ods.dsn("dumped")]
     with subprocess.Popen(dump, stdout=subprocess.PIPE) as dumping:
         subprocess.run(restore, check=True, stdin=dumping.stdout, stdout=subprocess.DEVNULL)
 

@@ -28,6 +28,10 @@ AIMS = (
     ("memory", "at most, MB", 500.0, False),
     ("idle", "per cent of a core", 5.0, False),
     ("idle", "memory, MB", 500.0, False),
+    ("lake", "rows: s a commit", 0.5, False),
+    ("lake", "more rows beside fewer", 1.5, False),
+    ("lake", "more: MB to load", 1000.0, False),
+    ("lake", "few: read beside freshly written", 2.0, False),
 )
 _ROW, _LEFT, _ONE, _WIDTH, _MOST = 22, 380, 180, 900, 2.5
 
