@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -10,8 +12,9 @@ from wire_twins import NATIVE_IS_BUILT
 
 from catchment.model.errors import SourceUnreachable
 from catchment.postgres import copydata
+from catchment.postgres.bell import Bell
 from catchment.postgres.connection import of_source
-from catchment.postgres.copydata import consume, copied, take_wal
+from catchment.postgres.copydata import KEEPALIVE, consume, copied, take_wal, wait_for_wal
 from catchment.postgres.replication import ReplicationConnection
 
 ROWS = "SELECT n, repeat('x', n % 100) FROM generate_series(1, 200000) n"
@@ -116,3 +119,98 @@ def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> N
             assert len(few) == 1
     with pytest.raises(SourceUnreachable):
         replication.wait_readable(0)
+
+
+@contextmanager
+def streaming(dsn: str) -> Iterator[tuple[psycopg.Connection, ReplicationConnection]]:
+    """Somebody who writes, and a slot that has told all that there was."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("CREATE PUBLICATION p FOR ALL TABLES; CREATE TABLE t (n int)")
+        admin.execute("SELECT pg_create_logical_replication_slot('waiting', 'pgoutput')")
+        with ReplicationConnection(dsn, of_source("s")) as replication:
+            replication.execute("START_REPLICATION SLOT waiting LOGICAL 0/0 (proto_version '1', publication_names 'p')")
+            yield admin, replication
+
+
+LONG = 600.0
+"""Seconds that no test waits for."""
+
+
+def position_of(keepalive: bytes | None) -> int:
+    assert keepalive is not None
+    kind, position, _, asks = KEEPALIVE.unpack(keepalive)
+    assert (kind, asks) == (b"k", 0)
+    return int(position)
+
+
+def test_positions_do_not_end_a_wait_and_the_last_is_told(source_database: str, reader: None) -> None:
+    with streaming(source_database) as (admin, replication):
+        messages: list[bytes] = []
+
+        def write() -> None:
+            for _ in range(5):
+                admin.execute("SELECT pg_logical_emit_message(true, 'of nobody', 'x')")
+            admin.execute("INSERT INTO t VALUES (1)")
+
+        writing = threading.Timer(0.2, write)
+        writing.start()
+        first, taken = wait_for_wal(replication.pgconn, messages, None, LONG, False)
+        writing.join()
+        assert (taken.state, taken.other) == (1, None)
+        assert [message[:1] for message in messages] == [b"B"]
+        assert taken.size > len(messages[0])
+        ((written,),) = admin.execute("SELECT (pg_current_wal_lsn() - '0/0')::bigint").fetchall()
+        assert 0 < position_of(first) < written
+        while messages[-1][:1] != b"C":
+            wait_for_wal(replication.pgconn, messages, None, LONG, False)
+        while (told := wait_for_wal(replication.pgconn, messages, None, 0.05, False))[0] is None:
+            pass
+        assert told[1] == (0, 0, None)
+        assert position_of(told[0]) >= written
+
+
+def test_a_position_that_was_asked_for_ends_a_wait(source_database: str, reader: None) -> None:
+    with streaming(source_database) as (admin, replication):
+        admin.execute("SELECT pg_logical_emit_message(true, 'of nobody', 'x')")
+        position, taken = wait_for_wal(replication.pgconn, [], None, LONG, True)
+        assert position_of(position) > 0
+        assert taken == (0, 0, None)
+
+
+def test_a_bell_ends_a_wait(source_database: str, reader: None) -> None:
+    with streaming(source_database) as (_, replication):
+        bell = Bell()
+        while wait_for_wal(replication.pgconn, [], bell, 0.2, False)[0] is not None:
+            pass
+        ringing = threading.Timer(0.2, bell.ring)
+        ringing.start()
+        assert wait_for_wal(replication.pgconn, [], bell, LONG, False) == (None, (0, 0, None))
+        ringing.join()
+        assert wait_for_wal(replication.pgconn, [], bell, 0.0, False) == (None, (0, 0, None)), "it was heard"
+
+
+def test_a_request_for_a_reply_ends_a_wait(source_database: str, reader: None) -> None:
+    with streaming(f"{source_database} options='-c wal_sender_timeout=400ms'") as (_, replication):
+        position, taken = wait_for_wal(replication.pgconn, [], None, LONG, False)
+        assert position is None or position_of(position)
+        assert taken.other is not None
+        assert KEEPALIVE.unpack(taken.other)[0::3] == (b"k", 1)
+
+
+def test_a_connection_that_is_cut_ends_a_wait(source_database: str, reader: None) -> None:
+    with streaming(source_database) as (admin, replication):
+
+        def cut() -> None:
+            admin.execute("SELECT pg_terminate_backend(%s)", (replication.backend_pid,))
+
+        def ended() -> bool:
+            try:
+                return wait_for_wal(replication.pgconn, [], None, LONG, False)[1].state < 0
+            except psycopg.OperationalError:
+                return True
+
+        cutting = threading.Timer(0.2, cut)
+        cutting.start()
+        while not ended():
+            pass
+        cutting.join()

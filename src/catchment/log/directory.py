@@ -181,13 +181,17 @@ class SourceDirectory:
 
     def trim(self, through: int) -> int:
         """Unlink files whose batches are all at or below ``through``; return the first offset kept."""
-        for segment, following in pairwise(self._segments()):
+        segments = self._segments()
+        kept = segments[0].first if segments else 1
+        for segment, following in pairwise(segments):
             if following.first > through + 1:
                 break
             with translated(self.source, segment.path):
                 files.unlink(segment)
-        kept = self._segments()
-        return kept[0].first if kept else 1
+            kept = following.first
+        if segments and kept != segments[0].first:
+            self._segments()  # lets go of what was open
+        return kept
 
     def excess(self, most_bytes: int) -> int:
         """The offset to trim through so that files of at most ``most_bytes`` stay."""

@@ -26,11 +26,11 @@ from catchment.pipeline.streamed import Streamed
 from catchment.postgres.bell import Bell
 from catchment.postgres.catalog import published_tables, verify_publication
 from catchment.postgres.connection import Translation
-from catchment.postgres.slot import slot_health
+from catchment.postgres.slot import condition
 from catchment.postgres.snapshot import current_snapshot, nudge, wal_position
 from catchment.postgres.source import Source
 from catchment.postgres.stream import Stream
-from catchment.postgres.unchanged import catalog_digest, pulse
+from catchment.postgres.unchanged import catalog_digest
 from catchment.wire.twin import Decoder
 
 REFILL = "refill"
@@ -110,6 +110,7 @@ class Session:
         self._compared: tuple[str, int] | None = None
         self._digest = ""
         self._catalog: Published = {}
+        self._wal_position = goal
         self._nudged_to: Lsn | None = None
         self.settled: int | None = None
         self._changes = self._changes_reported = self._rate = 0
@@ -248,11 +249,11 @@ class Session:
 
     def _do_chores(self) -> str:
         """Look at the source: what a snapshot sees, how the slot does; returns its pulse."""
-        beats = pulse(self._connection, self._translation)
-        self._streamed.forget_seen(Snapshot.parse(beats.partition(" ")[0]))
-        health = slot_health(self._connection, self._source.slot, self._translation)
-        self._around.status.note(slot=asdict(health) if health else None)
-        return beats
+        found = condition(self._connection, self._source.slot, self._translation)
+        self._streamed.forget_seen(Snapshot.parse(found.pulse.partition(" ")[0]))
+        self._around.status.note(slot=asdict(found.slot) if found.slot else None)
+        self._wal_position = found.position
+        return found.pulse
 
     def _compare(self) -> Published | None:
         """Compare the tables with the catalog, and tell what the stream does not; null while a table is locked."""
@@ -282,6 +283,8 @@ class Session:
 
     def _report(self, now: float) -> None:
         frontier = self._writer.tail.frontier
+        if not self.at_rest:  # else it was asked just now, with the chores
+            self._wal_position = wal_position(self._connection, self._translation)
         self._tables = self._shapes.summary()
         self._rate = round((self._changes - self._changes_reported) / (now - self._reported))
         self._around.status.well(
@@ -290,7 +293,7 @@ class Session:
             position=str(frontier.lsn),
             passed=str(max(frontier.lsn, self._passed)),
             passed_at=max(frontier.committed_at, self._passed_at).isoformat(),
-            wal_position=str(wal_position(self._connection, self._translation)),
+            wal_position=str(self._wal_position),
             offset=frontier.offset,
             committed_at=frontier.committed_at.isoformat(),
             rows_per_second=self._rate,

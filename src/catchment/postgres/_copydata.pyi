@@ -1,6 +1,19 @@
 class Libpq:
     def __init__(self, get_copy_data: int, free_memory: int, consume_input: int) -> None: ...
     def consume(self, connection: int) -> bool: ...
+    def wait(
+        self,
+        connection: int,
+        messages: list[bytes],
+        kind: int,
+        header: int,
+        length: int,
+        socket: int,
+        bell: int,
+        seconds: float,
+        pause: float,
+        asked: bool,
+    ) -> tuple[int, int, bytes | None, bytes | None]: ...
     def take(
         self, connection: int, messages: list[bytes], most_bytes: int, kind: int, header: int
     ) -> tuple[int, int, bytes | None]: ...

@@ -4,6 +4,15 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef extern from "poll.h" nogil:
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    int POLLIN
+    int poll(pollfd* descriptors, unsigned long count, int milliseconds)
 
 # https://www.postgresql.org/docs/current/libpq-copy.html#LIBPQ-COPY-RECEIVE
 ctypedef int (*GetCopyData)(void* connection, char** message, int asynchronous) noexcept nogil
@@ -29,6 +38,47 @@ cdef class Libpq:
         with nogil:
             good = self.consume_input(<void*> connection)
         return good == 1
+
+    def wait(
+        self, size_t connection, list messages, int kind, Py_ssize_t header, Py_ssize_t length,
+        int socket, int bell, double seconds, double pause, bint asked,
+    ):
+        """``copydata.wait_for_wal`` of the connection at this address. ``length``: of a keepalive.
+
+        Other threads go on meanwhile: a hundred that only hear of positions would otherwise wait for each other.
+        """
+        cdef pollfd[2] descriptors
+        cdef char* message = NULL
+        cdef char* keepalive = NULL
+        cdef int count
+        cdef double until
+        descriptors[0].fd, descriptors[0].events = bell, POLLIN
+        descriptors[1].fd, descriptors[1].events = socket, POLLIN
+        try:
+            with nogil:
+                until = _now() + seconds
+                while True:
+                    count = self.get_copy_data(<void*> connection, &message, 1)
+                    if count == length and message[0] == b"k" and message[length - 1] == 0:
+                        self.free_memory(keepalive)
+                        keepalive, message, count = message, NULL, 0
+                        if asked or until <= _now() or _poll(descriptors, 1, min(pause, until - _now())):
+                            break
+                    elif count != 0 or _poll(descriptors, 2, until - _now()) != READABLE:
+                        break
+                    elif self.consume_input(<void*> connection) != 1:
+                        count = -3
+                        break
+            position = None if keepalive == NULL else PyBytes_FromStringAndSize(keepalive, length)
+            if count <= 0:
+                return 0, count, None, position
+            if count < header or <unsigned char> message[0] != kind:
+                return 0, count, PyBytes_FromStringAndSize(message, count), position
+            messages.append(PyBytes_FromStringAndSize(message + header, count - header))
+            return count, 1, None, position
+        finally:
+            self.free_memory(keepalive)
+            self.free_memory(message)
 
     def take(self, size_t connection, list messages, Py_ssize_t most_bytes, int kind, Py_ssize_t header):
         """``copydata.take`` of the connection at this address. ``kind``: of what is wanted, by its first byte."""
@@ -76,3 +126,20 @@ cdef class Libpq:
         finally:
             free(joined)
         return size, count if count <= 0 else 1, None
+
+
+cdef int READABLE = 2
+
+
+cdef int _poll(pollfd* descriptors, int count, double seconds) noexcept nogil:
+    """0 when the time was over, READABLE when the second can be read, something else when it is to end before."""
+    cdef int found = poll(descriptors, count, <int> (max(0.0, seconds) * 1000 + 0.999))
+    if found <= 0:
+        return found
+    return READABLE if count > 1 and not descriptors[0].revents else 1
+
+
+cdef double _now() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import select
+import struct
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,12 +24,16 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from catchment.postgres._copydata import Libpq
+    from catchment.postgres.bell import Bell
 
 WAL_DATA, WAL_DATA_HEADER = ord("w"), 25
 """What a message of a replication stream begins with, when it is not about the stream itself.
 
 https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-START-REPLICATION
 """
+
+KEEPALIVE = struct.Struct("!cQqB")
+"""``k``, the position that the server has got to, its clock, and whether it wants a reply; the same page."""
 
 ROOM = "SELECT pg_catalog.repeat('x', 65536)"
 """What to ask on a connection first on which much will come.
@@ -37,6 +43,7 @@ fifty rows.
 """
 
 _COPIED_BYTES = 8 * 2**20
+_NEXT_POSITION_SECONDS = 0.005
 _MODULES = {"binary": "psycopg_binary._psycopg", "c": "psycopg_c._psycopg"}
 
 
@@ -85,6 +92,38 @@ def consume(pgconn: PGconn) -> None:
         raise psycopg.OperationalError(pgconn.get_error_message())
 
 
+def wait_for_wal(
+    pgconn: PGconn, messages: list[bytes], bell: Bell | None, seconds: float, asked: bool
+) -> tuple[bytes | None, Taken]:
+    """Wait for the next message: for so long at most, and until the bell rings.
+
+    A keepalive that wants no reply does not end it unless ``asked`` for, but is returned, the last of them, before what
+    did: a server tells its position to all slots of all its databases, whichever of them is busy. Raises psycopg's
+    OperationalError.
+    """
+    address = _address(pgconn)
+    rope = -1 if bell is None else bell.fileno()
+    if _libpq is None or address is None:
+        position, taken = _wait_each(pgconn, messages, rope, seconds, asked)
+    else:
+        size, state, other, position = _libpq.wait(
+            address,
+            messages,
+            WAL_DATA,
+            WAL_DATA_HEADER,
+            KEEPALIVE.size,
+            pgconn.socket,
+            rope,
+            seconds,
+            _NEXT_POSITION_SECONDS,
+            asked,
+        )
+        taken = _valid(pgconn, (size, state, other))
+    if bell is not None:
+        bell.hush()
+    return position, taken
+
+
 def take_wal(pgconn: PGconn, messages: list[bytes], most_bytes: int) -> Taken:
     """Append the WAL data that has arrived, without its headers, until about so many bytes have come.
 
@@ -115,6 +154,38 @@ def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int
         messages.append(bytes(data[header:]))
         size += count
     return Taken(size, 1, None)
+
+
+def _wait_each(
+    pgconn: PGconn, messages: list[bytes], rope: int, seconds: float, asked: bool
+) -> tuple[bytes | None, Taken]:
+    until = time.monotonic() + seconds
+    position: bytes | None = None
+    while True:
+        taken = _take_each(pgconn, messages, 1, WAL_DATA, WAL_DATA_HEADER)
+        left = until - time.monotonic()
+        if (
+            taken.other is not None
+            and taken.state == KEEPALIVE.size
+            and taken.other[:1] == b"k"
+            and not taken.other[-1]
+        ):
+            position = taken.other
+            if asked or left <= 0 or _poll(min(left, _NEXT_POSITION_SECONDS), rope):
+                return position, Taken(0, 0, None)
+        elif taken.state != 0 or _poll(left, rope, pgconn.socket) != {pgconn.socket}:
+            return position, taken
+        else:
+            pgconn.consume_input()
+
+
+def _poll(seconds: float, *descriptors: int) -> set[int]:
+    """Those that can be read; a negative one never can."""
+    poller = select.poll()
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            poller.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poller.poll(max(0.0, seconds) * 1000)}
 
 
 def _address(pgconn: PGconn) -> int | None:

@@ -10,7 +10,6 @@ from typing import Self
 from psycopg import errors, pq
 
 from catchment.model.errors import SourceUnreachable
-from catchment.postgres.bell import Bell
 from catchment.postgres.connection import Translation, connect
 
 Row = tuple[str, ...]
@@ -78,8 +77,8 @@ class ReplicationConnection:
         if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
             raise errors.error_from_result(result)
 
-    def wait_readable(self, timeout: float | None, bell: Bell | None = None) -> bool:
-        """Wait until bytes arrive, at most so many seconds, or until the bell rings: whether bytes have.
+    def wait_readable(self, timeout: float | None) -> bool:
+        """Wait until bytes arrive, at most so many seconds: whether they have.
 
         Raises SourceUnreachable once the connection is gone.
         """
@@ -87,12 +86,7 @@ class ReplicationConnection:
             raise SourceUnreachable("the replication connection is closed", source=self.translation.source)
         poller = select.poll()
         poller.register(self.pgconn.socket, select.POLLIN)
-        if bell is not None:
-            poller.register(bell, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(None if timeout is None else max(0, timeout * 1000))}
-        if bell is not None and bell.fileno() in ready:
-            bell.hush()
-        return self.pgconn.socket in ready
+        return bool(poller.poll(None if timeout is None else max(0, timeout * 1000)))
 
     def _cancel(self) -> None:
         """Ask the server to end the command that is running, and wait until it has."""

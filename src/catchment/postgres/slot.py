@@ -13,6 +13,7 @@ from catchment.model.errors import SlotBlocked, SlotBusy, SlotLost, start_over
 from catchment.model.lsn import Lsn
 from catchment.postgres.connection import Translation
 from catchment.postgres.replication import ReplicationConnection
+from catchment.postgres.unchanged import PULSE
 
 _CREATION_SECONDS = 300.0
 _DROP_SECONDS = 20.0
@@ -42,6 +43,18 @@ class SlotHealth:
     active: bool
     wal_status: str | None
     retained_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How server and slot are doing. ``slot``: null when it does not exist.
+
+    ``pulse``: as ``unchanged.pulse`` has it; ``position``: as ``wal_position`` has it.
+    """
+
+    pulse: str
+    position: Lsn
+    slot: SlotHealth | None
 
 
 def identify_system(connection: ReplicationConnection) -> System:
@@ -161,15 +174,17 @@ def _switch_point(replication: ReplicationConnection, since: int, timeline: int)
     return None
 
 
-def slot_health(connection: psycopg.Connection, slot: str, translation: Translation) -> SlotHealth | None:
-    """How the slot is doing; null when it does not exist."""
+def condition(connection: psycopg.Connection, slot: str, translation: Translation) -> Condition:
+    """How server and slot are doing, in one question: an idle source is asked little else."""
     with translation.around():
-        row = connection.execute(
-            """SELECT active, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
-               FROM pg_replication_slots WHERE slot_name = %s""",
+        ((beats, position, segment_bytes, *health),) = connection.execute(
+            f"""SELECT {PULSE}, pg_current_wal_insert_lsn()::text, pg_size_bytes(current_setting('wal_segment_size')),
+                       s.active, s.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint
+                FROM (SELECT 1) one LEFT JOIN pg_replication_slots s ON s.slot_name = %s""",
             (slot,),
-        ).fetchone()
-    return None if row is None else SlotHealth(*row)
+        ).fetchall()
+    position = Lsn.parse(position).before_page_header(segment_bytes)
+    return Condition(beats, position, None if health[0] is None else SlotHealth(*health))
 
 
 def drop_slot(connection: psycopg.Connection, slot: str, translation: Translation) -> bool:

@@ -11,10 +11,9 @@ from typing import NamedTuple, Protocol
 from catchment.model.errors import DecodeError, SlotBusy, SourceUnreachable
 from catchment.model.lsn import Lsn
 from catchment.postgres.bell import Bell
-from catchment.postgres.copydata import ROOM, consume, take_wal
+from catchment.postgres.copydata import KEEPALIVE, ROOM, consume, take_wal, wait_for_wal
 from catchment.postgres.replication import ReplicationConnection
 
-_KEEPALIVE = struct.Struct("!cQqB")
 _STATUS = struct.Struct("!cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MOST_BYTES = 4 * 2**20
@@ -55,7 +54,10 @@ class Stream(Protocol):
     """What the collect loop needs of a source."""
 
     def receive(self, timeout: float) -> Received:
-        """What has arrived, at least one message or keepalive, or nothing: after ``timeout`` seconds, or when woken."""
+        """Messages or a request as soon as they arrive, and the server's position if it has told it.
+
+        After ``timeout`` seconds, or when woken, there may be nothing, or a position alone: to hear one earlier, ask.
+        """
         ...
 
     def acknowledge(self, until: Lsn, ask: bool = False) -> None:
@@ -83,6 +85,7 @@ class SlotStream:
         self._source = replication.translation.source
         self._acknowledged = Lsn(0)
         self._said = self._received = 0.0
+        self._asked = True  # where the server is at first
         ((timeout,),) = replication.execute("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
         # In milliseconds, 0 for never. The server asks at half of it, but a busy reader does not see the question.
         self._say_every = min(_STATUS_SECONDS, int(timeout) / 3000) if int(timeout) else _STATUS_SECONDS
@@ -101,13 +104,13 @@ class SlotStream:
     def receive(self, timeout: float) -> Received:
         self._gather()
         messages: list[bytes] = []
-        keepalive: _Keepalive | None = None
         reply_requested = False
         size = 0
         until = time.monotonic() + _BULK_SECONDS
         with self._replication.translation.around():
-            while size < _MOST_BYTES:
-                taken = take_wal(self._pgconn, messages, _MOST_BYTES - size)
+            position, taken = wait_for_wal(self._pgconn, messages, self._bell, timeout, self._asked)
+            keepalive = None if position is None else self._keepalive(position)
+            while True:
                 size += taken.size
                 if taken.size:
                     # A busy server says where it is after every few transactions; it matters at the end only.
@@ -119,18 +122,18 @@ class SlotStream:
                     self._ended()
                 elif taken.state == 0:
                     # Nothing whole is left in the buffer: look once more at the socket, then take what there is.
-                    if messages or keepalive is not None:
-                        more = taken.size >= _READ_BYTES or self._more_belongs(size, taken.size, until)
-                    else:
-                        more = self._replication.wait_readable(timeout, self._bell)
-                    if not more:
+                    if not (taken.size >= _READ_BYTES or self._more_belongs(size, taken.size, until)):
                         break
                     consume(self._pgconn)
+                if size >= _MOST_BYTES:
+                    break
+                taken = take_wal(self._pgconn, messages, _MOST_BYTES - size)
         if reply_requested:
             self._said = 0.0  # the next acknowledgement is sent, news or not
         goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and time.monotonic() >= until)
         if keepalive is None:
             return Received(messages, reply_requested=reply_requested, goes_on=goes_on)
+        self._asked = False
         return Received(messages, keepalive.position, reply_requested, keepalive.sent_at, goes_on)
 
     def _more_belongs(self, size: int, last: int, until: float) -> bool:
@@ -156,9 +159,9 @@ class SlotStream:
         self._received = time.monotonic()
 
     def _keepalive(self, data: bytes) -> _Keepalive:
-        if len(data) != _KEEPALIVE.size or data[:1] != b"k":
+        if len(data) != KEEPALIVE.size or data[:1] != b"k":
             raise DecodeError("neither WAL data nor a keepalive", source=self._source)
-        _, position, microseconds, reply = _KEEPALIVE.unpack(data)
+        _, position, microseconds, reply = KEEPALIVE.unpack(data)
         return _Keepalive(Lsn(position), _EPOCH + timedelta(microseconds=microseconds), bool(reply))
 
     def _ended(self) -> None:
@@ -171,7 +174,7 @@ class SlotStream:
         now = time.monotonic()
         if until == self._acknowledged and not ask and now - self._said < self._say_every:
             return
-        self._acknowledged, self._said = until, now
+        self._acknowledged, self._said, self._asked = until, now, self._asked or ask
         microseconds = int((time.time() - _EPOCH.timestamp()) * 1_000_000)
         with self._replication.translation.around():
             self._pgconn.put_copy_data(_STATUS.pack(b"r", until, until, until, microseconds, ask))

@@ -23,6 +23,10 @@ _CATALOGS = (
 """All that ``published_tables`` reads, through ``pg_publication_tables`` too."""
 
 
+PULSE = "concat_ws(' ', pg_current_snapshot(), pg_current_wal_insert_lsn())"
+"""The text that ``pulse`` returns, for a query that asks for more."""
+
+
 def pulse(connection: psycopg.Connection, translation: Translation) -> str:
     """A text that stays the same only while nobody has written anything to the server, and no row can be seen that
     could not be before: what was looked at just after it need not be looked at again.
@@ -31,7 +35,7 @@ def pulse(connection: psycopg.Connection, translation: Translation) -> str:
     WAL. The snapshot alone would not: what VACUUM changes in place has no transaction.
     """
     with translation.around():
-        ((text,),) = connection.execute("SELECT concat_ws(' ', pg_current_snapshot(), pg_current_wal_insert_lsn())")
+        ((text,),) = connection.execute(f"SELECT {PULSE}")
     return str(text)
 
 

@@ -13,16 +13,26 @@ from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.session import OdsColumn, read_columns
 
-# Of every table that takes changes: another fingerprint when it, or what is recorded of it, has become another.
-_FINGERPRINTS = """
-SELECT t.oid, md5(concat_ws(' ', c.oid, t.shape,
+_LOOKS = """c.oid,
     (SELECT i.indkey FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
     (SELECT string_agg(format('%%s %%s %%s', a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum)
-     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)))
-FROM catchment.tables t
-JOIN pg_class c ON c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))
+     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"""
+_FOUND = "c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))"
+# Of every table that takes changes: another fingerprint when it, or what is recorded of it, has become another.
+_FINGERPRINTS = f"""
+SELECT t.oid, md5(concat_ws(' ', t.shape, {_LOOKS})) FROM catchment.tables t JOIN pg_class c ON {_FOUND}
 WHERE t.source = %s AND t.current
 """
+_STANDING = f"""
+SELECT md5(string_agg(concat_ws(' ', t, {_LOOKS}), ',' ORDER BY t.oid))
+FROM catchment.tables t LEFT JOIN pg_class c ON {_FOUND} WHERE t.source = %s
+"""
+
+
+def standing(connection: psycopg.Connection, source: str) -> str | None:
+    """A text that stays the same while nothing is another of this source's tables and of what is recorded of them."""
+    ((text,),) = connection.execute(_STANDING, (source,)).fetchall()
+    return None if text is None else str(text)
 
 
 class Meddling:

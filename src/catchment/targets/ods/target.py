@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
@@ -17,12 +18,21 @@ from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
 from catchment.postgres.unchanged import pulse
 from catchment.targets.base import Pace
-from catchment.targets.ods.meddling import Meddling, stop_altered
+from catchment.targets.ods.meddling import Meddling, standing, stop_altered
 from catchment.targets.ods.naming import live_relation
 from catchment.targets.ods.refusal import Refusal, stop
 from catchment.targets.ods.registry import FRONTIER, Registry, read_frontier
 from catchment.targets.ods.session import Session
 from catchment.targets.ods.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """``tables``: what was out of date at this pulse of the server, when the source's part of it looked like this."""
+
+    pulse: str
+    looks: str | None
+    tables: Mapping[str, str | None]
 
 
 class OdsTarget:
@@ -44,7 +54,7 @@ class OdsTarget:
         self._datasets = datasets
         self._sessions = Pool[Session](most_connections)
         self._meddling: dict[str, Meddling] = {}
-        self._found: dict[str, tuple[str, Mapping[str, str | None]]] = {}
+        self._found: dict[str, _Found] = {}
         self._refused = defaultdict[str, set[tuple[int, str | None]]](set)
 
     def frontier(self, source: str) -> Frontier | None:
@@ -80,20 +90,24 @@ class OdsTarget:
         """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused.
 
         A table that somebody altered stops by being found here, if no change has met it yet. While nothing at all was
-        written to the server, what was found last is found again.
+        written to the server, or nothing of this source is another, what was found last is found again.
         """
         translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
+            before = self._found.get(source)
             now = pulse(session.connection, translation)
-            before, found = self._found.get(source, (None, {}))
-            if now == before:
-                return found
-            session.begin(source)
-            stop_altered(session.connection, source, self._meddling.setdefault(source, Meddling(source)))
-            found = Registry(session.connection, source).out_of_date()
-            session.commit(source, None)
-            self._found[source] = now, found
-            return found
+            if before is not None and before.pulse == now:
+                return before.tables
+            looks = standing(session.connection, source)
+            if before is not None and before.looks == looks:
+                tables = before.tables
+            else:
+                session.begin(source)
+                stop_altered(session.connection, source, self._meddling.setdefault(source, Meddling(source)))
+                tables = Registry(session.connection, source).out_of_date()
+                session.commit(source, None)
+            self._found[source] = _Found(now, looks, tables)
+            return tables
 
     def forget(self, source: str) -> None:
         """Drop the source's tables, its schemas if nothing else is in them, and all records of it.
