@@ -222,3 +222,21 @@ def test_many_rows_are_applied_in_pieces(ods: Ods, source: Source) -> None:
     assert ods.one("SELECT count(*) FROM orders.accounts") == 90_000
     source.change(ACCOUNTS, *[("d", str(n)) for n in range(1, 90_000)])
     assert ods.one("SELECT count(*) FROM orders.accounts") == 1
+
+
+def test_many_new_rows_replace_those_that_somebody_has_put_there(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann", "a"))
+    ods.execute("INSERT INTO orders.accounts VALUES (1500, 'mine', NULL), (5500, 'mine', NULL)")
+    for start in range(2, 20_000, 2_000):
+        source.change(ACCOUNTS, *[("c", str(n), f"name {n}", None) for n in range(start, start + 2_000)])
+    assert ods.one("SELECT count(*) FROM orders.accounts") == 20_001
+    assert ods.one("SELECT count(*) FROM orders.accounts WHERE name = 'name ' || id") == 20_000
+
+
+def test_a_key_that_returns_with_another_text_is_not_deleted_with_the_old_one(ods: Ods, source: Source) -> None:
+    prices = table("prices", "id numeric", "name text")
+    source.begin("first", prices)  # it has not brought the old rows, and will not
+    changes = [change for n in range(2_000) for change in (("d", f"{n}.0"), ("c", f"{n}.00", "again"))]
+    source.change(prices, *changes)
+    source.finish("first")
+    assert ods.one("SELECT count(*) FROM orders.prices WHERE id::text LIKE '%.00'") == 2_000

@@ -45,6 +45,9 @@ class Net:
     created_in_part: Truths
     """Aligned with ``rows``: whether the change that created the row did."""
 
+    begun_by: npt.NDArray[np.uint8]
+    """Aligned with ``rows``: the first change of each, as in ``Run.op``; 0 where the run had left its key before."""
+
 
 def coalesce(table: Table, rows: Sequence[pa.RecordBatch]) -> Net:
     """Follow the rows of a table with a key through consecutive changes. A run never ends between ``b`` and ``u``.
@@ -88,6 +91,7 @@ def coalesce(table: Table, rows: Sequence[pa.RecordBatch]) -> Net:
         [take(column, unborn) for column in keys],
         in_part[paths.first[final]],
         created_in_part[paths.first[final]],
+        np.where(paths.fresh[paths.first[final]], np.uint8(0), op[paths.first[final]]),
     )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
 from catchment.changes.bag import coalesce_bag
 from catchment.changes.coalesce import coalesce
+from catchment.changes.columns import Truths
+from catchment.changes.run import CREATE, READ
 from catchment.model.batch import META, UNCHANGED
 from catchment.model.errors import TableMisshapen
 from catchment.model.table import Table
@@ -20,16 +23,19 @@ from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, OdsColumn, Stagin
 from catchment.wire.twin import render
 
 _ROWS_TO_SORT = 1_000  # so that the index is walked in its order
+_ROWS_TO_PASS = 1_000
 
 
-def apply_changes(add: Add, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str) -> None:
-    """Add what brings the staging's relation from before the changes to after them.
+def apply_changes(
+    add: Add, staging: Staging, table: Table, changes: Sequence[pa.RecordBatch], source: str, filling: bool
+) -> None:
+    """Add what brings the staging's relation from before the changes to after them. ``filling``: a refill brings rows.
 
     Raises TableMisshapen before anything is added, and psycopg's errors.
     """
     columns = _columns(staging, table, source)
     if table.key:
-        _apply_keyed(add, staging, table, columns, changes)
+        _apply_keyed(add, staging, table, columns, changes, filling)
     else:
         _apply_bag(add, staging, table, columns, changes, source)
 
@@ -49,41 +55,70 @@ def _meddled(staging: Staging, table: Table, source: str, what: str) -> TableMis
 
 
 def _apply_keyed(
-    add: Add, staging: Staging, table: Table, columns: list[OdsColumn], changes: Sequence[pa.RecordBatch]
+    add: Add, staging: Staging, table: Table, columns: list[OdsColumn], changes: Sequence[pa.RecordBatch], filling: bool
 ) -> None:
     """Net deletes first, then one MERGE that sets the key too: 1.0 and 1.00 are one key with two texts.
 
-    A staged row without a key of its own (``c``) is a delete of the one at its origin (``o``).
+    A staged row without a key of its own (``c``) is a delete of the one at its origin (``o``). Between the two, many
+    rows that should not be there yet go straight into the relation: for the server that is half the work.
     """
     net = coalesce(table, changes)
     key = [columns[position] for position in table.key_positions]
-    left_out = net.rows.column(UNCHANGED)
+    new = net.begun_by == CREATE
+    if filling:
+        new |= net.begun_by == READ
+    if np.count_nonzero(new) < _ROWS_TO_PASS or not staging.may_pass():
+        new[:] = False
+    rows, origin = _those(~new, net.rows, net.origin)
+    left_out = rows.column(UNCHANGED)
     positions = tuple(sorted(pc.unique(pc.list_flatten(left_out)).to_numpy().tolist()))
-    moved = net.origin[0].null_count < len(net.origin[0])
+    moved = origin[0].null_count < len(origin[0])
     in_order = net.rows.num_rows >= _ROWS_TO_SORT
+    names = [column.told for column in columns]
     if len(net.gone[0]):
         _stage(add, staging, [column.origin for column in key], net.gone)
-    if net.rows.num_rows:
-        names = [column.told for column in columns]
-        values = net.rows.columns[len(META) :]
+    if rows.num_rows:
+        staged = list(names)
+        values = rows.columns[len(META) :]
         if positions:
-            names.append("left_out")
+            staged.append("left_out")
             values.append(_array_text(left_out))
         if moved:
-            names += [column.origin for column in key]
-            values += net.origin
-        _stage(add, staging, names, values)
+            staged += [column.origin for column in key]
+            values += origin
+        _stage(add, staging, staged, values)
         if positions and moved:
             add(staging.statement(("fill", positions), lambda: _fill(staging, columns, key, positions)))
             add(staging.planned("drop unfilled", lambda: _drop_unfilled(staging, key)))
     if len(net.gone[0]):
         # Not to be planned when the table is empty: it would then be read whole for each row gone.
         add(staging.statement("delete gone", lambda: _delete(staging, key)))
+    if new.any():
+        passing, _ = _those(new, net.rows, net.origin)
+        content = render(passing.columns[len(META) :])
+        into = [column.name for column in columns]
+        staging.filled(passing.num_rows, content.nbytes)
+        add(
+            staging.statement(("copy", *into), lambda: _copy(staging.relation.identifier, into)),
+            content,
+            check=staging.passed,
+            otherwise=staging.statement(("stage", *names), lambda: _copy(staging.identifier, names)),
+        )
     if net.rows.num_rows:
         which = ("merge", positions, in_order)
         add(staging.planned(which, lambda: _merge(staging, columns, key, positions, in_order)))
     if len(net.gone[0]) or net.rows.num_rows:
         add(staging.clearing())
+
+
+def _those(
+    which: Truths, rows: pa.RecordBatch, origin: list[pa.Array[Any]]
+) -> tuple[pa.RecordBatch, list[pa.Array[Any]]]:
+    """Only these of the rows, with their origins."""
+    if which.all():
+        return rows, origin
+    mask: Any = pa.array(which)
+    return rows.filter(mask), [column.filter(mask) for column in origin]
 
 
 def _fill(staging: Staging, columns: list[OdsColumn], key: list[OdsColumn], positions: tuple[int, ...]) -> sql.Composed:

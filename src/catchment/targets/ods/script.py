@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import psycopg
@@ -23,21 +25,31 @@ class _Step:
     place: Place
     statement: bytes
     content: memoryview | None
-    check: Callable[[int], None] | None
+    check: Callable[[int], None] | None = None
+    otherwise: bytes | None = None
 
 
 class Add(Protocol):
     """Takes the next statement of one table."""
 
     def __call__(
-        self, statement: bytes, content: memoryview | None = None, check: Callable[[int], None] | None = None
+        self,
+        statement: bytes,
+        content: memoryview | None = None,
+        check: Callable[[int], None] | None = None,
+        otherwise: bytes | None = None,
     ) -> None:
-        """``content`` is what a COPY reads; ``check`` is told how many rows the statement met, before any commit."""
+        """``content`` is what a COPY reads; ``check`` is told how many rows the statement met, before any commit.
+
+        ``otherwise``: the COPY that takes the content where this one meets a row that it collides with; 0 met then.
+        """
         ...
 
 
 class Script:
     """Statements, COPY among them, that go out as one query: we wait for the server once, and once for each COPY.
+
+    One that may fail is a query of its own, in a subtransaction.
 
     psycopg would wait several times for each, which costs more than to apply a few rows.
     https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
@@ -52,21 +64,30 @@ class Script:
         """How to add statements, each of them just one, about one place."""
 
         def add(
-            statement: bytes, content: memoryview | None = None, check: Callable[[int], None] | None = None
+            statement: bytes,
+            content: memoryview | None = None,
+            check: Callable[[int], None] | None = None,
+            otherwise: bytes | None = None,
         ) -> None:
-            self._steps.append(_Step(place, statement, content, check))
+            self._steps.append(_Step(place, statement, content, check, otherwise))
 
         return add
 
     def run(self) -> None:
         """Do it all in the transaction that is open. Raises Refusal and the translation's errors."""
-        if not self._steps:
-            return
+        for alone, steps in groupby(self._steps, key=lambda step: step.otherwise is not None):
+            if alone:
+                for step in steps:
+                    self._try(step)
+            else:
+                self._send(list(steps))
+
+    def _send(self, steps: Sequence[_Step]) -> None:
         pgconn, wait = self._connection.pgconn, self._connection.wait
         with self._translation.around():
-            pgconn.send_query(b"; ".join(step.statement for step in self._steps))
+            pgconn.send_query(b"; ".join(step.statement for step in steps))
             wait(_flush(pgconn))
-        for step in self._steps:
+        for step in steps:
             with refusals(step.place, self._translation):
                 if step.content is not None:
                     wait(_result(pgconn))
@@ -79,6 +100,20 @@ class Script:
                     raise Refusal(step.place, error) from None
         with self._translation.around():
             wait(_result(pgconn))
+
+    def _try(self, step: _Step) -> None:
+        """Nothing stays of what fails half-way."""
+        met = 0
+        failing = suppress(psycopg.IntegrityError)  # what is more than a collision fails the other way too
+        with refusals(step.place, self._translation), failing, self._connection.transaction():
+            cursor = self._connection.cursor()
+            with cursor.copy(step.statement) as copy:
+                copy.write(step.content or b"")
+            met = cursor.rowcount
+        if step.check:
+            step.check(met)
+        if not met and step.otherwise:
+            self._send([_Step(step.place, step.otherwise, step.content)])
 
 
 def _result(pgconn: pq.abc.PGconn) -> PQGen[pq.abc.PGresult | None]:

@@ -24,6 +24,7 @@ MOST_STAGINGS = 200
 _MOST_STATEMENTS = 100
 _ROWS_TO_TRUNCATE = 4_000
 _BYTES_TO_TRUNCATE = 4 << 20
+_MOST_WARY = 63
 
 # To walk the key's index for each row is what few rows in a large table want, and what the planner misjudges: it may
 # think that the table is small, all the more when it keeps the plan while the table grows.
@@ -106,6 +107,7 @@ class Staging:
         )
         self._rows = 0
         self._bytes = 0
+        self._wary = self._passed_over = 0
 
     def statement(self, which: Hashable, compose: Callable[[], sql.Composable]) -> bytes:
         """The statement that ``compose`` makes, kept: composing takes longer than applying a few rows."""
@@ -143,6 +145,15 @@ class Staging:
         """Take note of what was put in."""
         self._rows += rows
         self._bytes += size
+
+    def may_pass(self) -> bool:
+        """Whether to try once more to leave rows out of it that are thought to be new in the relation."""
+        self._passed_over += 1
+        return self._passed_over > self._wary
+
+    def passed(self, rows: int) -> None:
+        """So many did, none where one of them was there already: after that it is tried less and less often."""
+        self._passed_over, self._wary = 0, 0 if rows else min(2 * self._wary + 1, _MOST_WARY)
 
     def clearing(self) -> bytes:
         """The statement that empties it.

@@ -254,7 +254,8 @@ class Transaction:
         self._changed[place.relation] = place
         staging = self._session.staging(place.relation, stored.stamp, place.table)
         with refusals(place, self._translation):
-            apply_changes(script.about(place), staging, place.table, in_order(changes), self._source)
+            filling = place.refill is not None
+            apply_changes(script.about(place), staging, place.table, in_order(changes), self._source, filling)
 
 
 def _stopped(entry: Entry, error: TableMisshapen) -> Entry:
