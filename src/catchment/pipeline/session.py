@@ -103,7 +103,7 @@ class Session:
             around.held,
             append=self._append_between,
             answer=around.hub.finish,
-            busy=lambda: time.monotonic() - self._changed < _BUSY_SECONDS,
+            busy=self._is_busy,
             wake=bell.ring,
         )
         self._doubt: str | None = ""  # why it is not known what the catalog shows by now
@@ -115,7 +115,8 @@ class Session:
         self.settled: int | None = None
         self._changes = self._changes_reported = self._rate = 0
         self._tables: list[dict[str, str | None]] | None = None
-        self._changed = time.monotonic()  # until more is known: a snapshot must not be held for long while others write
+        self._changed = time.monotonic()
+        self._began_at = wal_position(connection, translation)
         self._passed, self._passed_at = tail.frontier.lsn, tail.frontier.committed_at
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
         if not self._shapes.known:
@@ -159,6 +160,11 @@ class Session:
     def _append_between(self, batch: Batch, state: State) -> None:
         """Append what does not come from the stream; that may take long, and the server must hear from us meanwhile."""
         self._stream.acknowledge(self.append(batch, state))
+
+    def _is_busy(self) -> bool:
+        """Whether others write, or may: a snapshot must not be held for long then."""
+        heard = max(self._passed, self._writer.tail.frontier.lsn)
+        return heard < self._began_at or time.monotonic() - self._changed < _BUSY_SECONDS
 
     def passed(self, position: Lsn, at: datetime) -> None:
         """The server has nothing more from before this position."""
