@@ -202,6 +202,17 @@ def test_nothing_to_apply_changes_nothing(kind: Kind, target: Target) -> None:
     assert (target.frontier("orders"), kind.contents("orders")) == (history("orders")[-1][0], before)
 
 
+def test_what_need_not_be_durable_is_there_all_the_same(kind: Kind, target: Target) -> None:
+    taken = history("orders")
+    target.apply("orders", taken)
+    durable = kind.contents("orders")
+    target.forget("orders")
+    target.apply("orders", taken[:4], durable=False)
+    target.apply("orders", taken[4:], durable=False)
+    target.apply("orders", [])
+    assert (target.frontier("orders"), kind.contents("orders")) == (taken[-1][0], durable)
+
+
 def test_an_idle_position_moves_the_frontier_only(kind: Kind, target: Target) -> None:
     taken = history("orders")
     target.apply("orders", taken[:-1])

@@ -12,7 +12,7 @@ from ods_batches import Ods, Source, reshaped, table
 
 from catchment.demo.cluster import Cluster
 from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged
-from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable
+from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable, TargetWentBack
 from catchment.model.frontier import Frontier
 from catchment.targets.ods import altering, session
 from catchment.targets.ods.session import MOST_STAGINGS
@@ -96,6 +96,38 @@ def test_a_connection_that_is_killed_leaves_nothing_half_done(ods: Ods, target: 
     assert target.frontier("s0") == before
     source.apply(many, last)
     assert ods.one("SELECT count(*) FROM s0.accounts") == 69_990
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_promise_1_what_a_crash_of_the_ods_takes_back_is_delivered_again(
+    private_cluster_factory: Callable[..., Cluster], asked: bool
+) -> None:
+    # Nothing but a commit that waits for it brings anything to the disk within these ten seconds.
+    server = private_cluster_factory(wal_writer_delay="10s")
+    target = OdsTarget(server.dsn(), {"s0": "s0"})
+    source = Source(target, "s0")
+    source.load(ACCOUNTS, ("1", "ann"))
+    more = [source.batch(source.rows(ACCOUNTS, [("c", str(n), "x")])) for n in range(2, 6)]
+    target.apply("s0", more[:1], durable=False)
+    target.apply("s0", [])
+    for batch in more[1:-1]:
+        target.apply("s0", [batch], durable=False)
+    server.kill()
+    server.start()
+    with psycopg.connect(server.dsn()) as admin:
+        assert admin.execute("SELECT count(*) FROM s0.accounts").fetchone() == (2,)
+    with pytest.raises(TargetUnreachable):
+        target.frontier("s0")  # on a connection of before
+    if not asked:
+        with pytest.raises(TargetWentBack):
+            target.apply("s0", more[-1:], durable=False)
+    frontier = target.frontier("s0")
+    assert frontier == more[0][0]
+    target.apply("s0", more)
+    assert target.out_of_date("s0") == {}
+    with psycopg.connect(server.dsn()) as admin:
+        assert admin.execute("SELECT count(*) FROM s0.accounts").fetchone() == (5,)
+    target.close()
 
 
 def test_an_error_in_the_middle_leaves_nothing_half_done(ods: Ods, target: OdsTarget) -> None:

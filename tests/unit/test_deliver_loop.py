@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -17,14 +19,18 @@ from catchment.log.base import Log, Span, State
 from catchment.log.memory import MemoryLog
 from catchment.log.sqlite import SqliteLog
 from catchment.model.batch import Batch, Event, Message, Place, RefillFinished, RefillStarted
-from catchment.model.errors import TargetUnreachable
+from catchment.model.errors import TargetUnreachable, TargetWentBack
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
+from catchment.pipeline import deliver
+from catchment.pipeline.collector import Collector
 from catchment.pipeline.deliver import Deliverer, Refills, due_in
 from catchment.pipeline.session import REFILL
 from catchment.pipeline.state import REFILL as KEPT_REFILL
 from catchment.pipeline.state import TARGET, Refill, encode
 from catchment.pipeline.status import Stopping, keep_going
+from catchment.pipeline.worker import Hosted
+from catchment.postgres.source import Source
 from catchment.targets.base import Pace
 from catchment.targets.recording import RecordingTarget
 
@@ -67,6 +73,10 @@ class Pipe:
         finally:
             stopping.now()
             thread.join()
+
+    def deliver(self, event: Message) -> None:
+        self.append(event)
+        eventually(lambda: event.content in self.told())
 
     def told(self) -> list[bytes]:
         batches = self.target.batches("orders")
@@ -147,12 +157,12 @@ def test_promise_5_what_keeps_failing_is_told_while_it_is_tried_again(
     failed, trying, let = threading.Event(), threading.Event(), threading.Event()
     apply = pipe.target.apply
 
-    def slowly(source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+    def slowly(source: str, batches: Iterable[tuple[Frontier, Batch]], durable: bool) -> None:
         if failed.is_set():
             trying.set()
             assert let.wait(30)
         failed.set()
-        apply(source, batches)
+        apply(source, batches, durable)
 
     monkeypatch.setattr(pipe.target, "apply", slowly)
     pipe.target.fail_next(TargetUnreachable("gone"))
@@ -165,6 +175,51 @@ def test_promise_5_what_keeps_failing_is_told_while_it_is_tried_again(
         assert remedy is not None
         assert remedy.startswith("target recording, source orders: gone; ")
         eventually(lambda: deliverer.status.remedy is None)
+
+
+def test_while_more_comes_few_commits_wait_for_the_disk_and_in_the_end_one_does(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "_DURABLE_SECONDS", 1000.0)
+    pipe.begin_here()
+    with pipe.running() as deliverer:
+        for number in range(20):
+            pipe.deliver(message(number))
+        assert pipe.target.durable.count(False) >= 19
+        eventually(lambda: deliverer.durable == deliverer.position == 21)
+        assert pipe.target.durable[-1]
+
+
+def test_every_commit_is_durable_where_somebody_waits_for_the_end(pipe: Pipe) -> None:
+    pipe.begin_here()
+    with pipe.running() as deliverer:
+        deliverer.patient = False
+        for number in range(20):
+            pipe.deliver(message(number))
+    assert all(pipe.target.durable[1:])
+
+
+def test_promise_1_the_log_keeps_what_a_crash_of_the_target_may_take_back(pipe: Pipe) -> None:
+    for number in range(5):
+        pipe.append(message(number))
+    deliverer = Deliverer("orders", pipe.target, pipe.log, pipe.hub, Stopping())
+    deliverer.identity, deliverer.position, deliverer.durable = pipe.log.wait("orders", 0, 0).log, 5, 3
+    collector = cast("Collector", SimpleNamespace(reached=5, keep=None))
+    source = cast("Source", SimpleNamespace(name="orders"))
+    Hosted(source, deliverer.status, collector, [deliverer], Stopping()).trim(pipe.log, 2**40)
+    assert pipe.log.wait("orders", 0, 0).first == 4
+
+
+def test_a_target_that_went_back_is_given_again_what_it_lost(pipe: Pipe) -> None:
+    pipe.begin_here()
+    with pipe.running():
+        for number in range(3):
+            pipe.append(message(number))
+        eventually(lambda: pipe.told() == [b"0", b"1", b"2"])
+        del pipe.target.recording["orders"][2:]
+        pipe.target.fail_next(TargetWentBack("it lost something"))
+        pipe.append(message(3))
+        eventually(lambda: pipe.told() == [b"0", b"1", b"2", b"3"])
 
 
 def test_a_target_is_tended_in_rounds_without_work_and_behind_an_apply_for_a_share_of_its_time(pipe: Pipe) -> None:

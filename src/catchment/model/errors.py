@@ -24,6 +24,7 @@
     │   └── LogCorrupt             a file of the log does not read back
     └── TargetError
         ├── TargetUnreachable      (retried) no connection, or it broke
+        ├── TargetWentBack         (retried from there) it has lost what it had last taken in
         ├── TargetRefused          the target says no: privilege, encoding, something in the way
         ├── TableMisshapen         one table of the target cannot take what the source has
         └── TableRefused           (retried, without it) the target refuses what one table is told
@@ -222,6 +223,13 @@ class TargetUnreachable(TargetError):
 
     retry = True
     default_remedy = "check that the server runs and that the dsn is right"
+
+
+class TargetWentBack(TargetError):
+    """The target has lost what it had last taken in: its server crashed, or an older state of it was restored."""
+
+    retry = True
+    default_remedy = "nothing has to be done: what it has lost is delivered again"
 
 
 class TargetRefused(TargetError):

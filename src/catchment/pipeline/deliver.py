@@ -24,12 +24,14 @@ _ROUND_SECONDS = 5.0
 _ASKED_SECONDS = 0.1
 _PACE_SECONDS = 0.5
 _SHARE_OF_UPKEEP = 0.5
+_DURABLE_SECONDS = 0.2
 
 
 class Deliverer:
     """Hosts the deliver loop of one source and one target.
 
     ``position``: the offset that the target has taken in, in log ``identity``; null until a place to begin is found.
+    ``durable``: up to where no crash of the target can take it back.
     ``whole_at``: the last position at which the target was looked at and lacked nothing that a refill would bring.
     ``patient``: whether it waits until a target of some pace wants to be served.
     """
@@ -39,6 +41,7 @@ class Deliverer:
         self.target = target
         self.status = LoopStatus(source, target.name)
         self.position: int | None = None
+        self.durable: int | None = None
         self.identity: UUID | None = None
         self.whole_at: int | None = None
         self.patient = True
@@ -47,6 +50,7 @@ class Deliverer:
         self._stopping = stopping
         self._loading: set[str] = set()
         self._trouble: str | None = None
+        self._durable_since = 0.0
         stopping.wakes(partial(log.wake, source))
 
     def run(self) -> None:
@@ -55,7 +59,7 @@ class Deliverer:
         Begin anew when the log has become another one, or was trimmed past this target, which fell too far behind.
         """
         while not self._stopping:
-            self.position = self.whole_at = None
+            self.position = self.durable = self.whole_at = None
             with self.status.waiting():
                 begun = self._begin()
             if begun is not None:
@@ -81,18 +85,26 @@ class Deliverer:
             self.status.well(state, trouble, offset=position, loaded=not self._loading, stopped=lacks.stopped)
             self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
             seconds = min(_PACE_SECONDS if untended else _ROUND_SECONDS, lacks.seconds_to_look)
+            if self.durable != position:
+                seconds = min(seconds, _DURABLE_SECONDS)
             span = self._log.wait(self.source, position, seconds, self.target.pace.bytes)
             if span.log != identity:
                 return
             if span.last <= position:
+                if self.durable != position:
+                    self._apply(position, (), durable=True)
                 untended = self._tend(0)
             elif self.patient and (seconds := self._due_in(span)) > 0:
                 untended = self._tend(0)
                 self._stopping.sleep(min(seconds, _PACE_SECONDS))  # or until it has become much
             else:
                 began = time.monotonic()
-                passed = self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
-                position = self.position = span.last
+                batches = refills.addressed(self._log.read(self.source, position, span.last))
+                # While more and more comes, only some commits wait for the target's disk: what it loses in a crash is
+                # in the log. Who waits until all is caught up wants to know that it is there to stay.
+                durable = not self.patient or began - self._durable_since >= _DURABLE_SECONDS
+                passed = self._apply(span.last, batches, durable)
+                position = span.last
                 if passed.reshaped:
                     lacks.look_again()
                 untended = self._tend(_SHARE_OF_UPKEEP * (time.monotonic() - began))
@@ -108,23 +120,25 @@ class Deliverer:
         """Before the end: what waited for its time."""
         span = self._log.wait(self.source, position, 0, self.target.pace.bytes)
         if span.log == identity and span.last > position:
-            self._apply(refills.addressed(self._log.read(self.source, position, span.last)))
-            self.position = span.last
+            self._apply(span.last, refills.addressed(self._log.read(self.source, position, span.last)), durable=True)
 
     def _due_in(self, span: Span) -> float:
         """A span that was cut because of its bytes is not followed by nothing."""
         seconds = due_in(span, self.target.pace)
         return 0.0 if seconds > 0 and self._log.wait(self.source, span.last, 0).last > span.last else seconds
 
-    def _apply(self, batches: Iterable[tuple[Frontier, Batch]]) -> Passed:
+    def _apply(self, through: int, batches: Iterable[tuple[Frontier, Batch]], durable: bool) -> Passed:
         passed = Passed()
         try:
             with self.status.waiting():
-                self.target.apply(self.source, passed.watching(batches))
+                self.target.apply(self.source, passed.watching(batches), durable)
         except CatchmentError as error:
             error.source, error.target = error.source or self.source, error.target or self.target.name
             self._trouble = str(error)
             raise
+        self.position = through
+        if durable:
+            self.durable, self._durable_since = through, time.monotonic()
         self._trouble = None
         self._loading -= passed.refills
         self.status.applied(passed.committed)

@@ -113,13 +113,13 @@ class Hosted:
         marks = (
             self.collector.reached,
             self.collector.keep,
-            [(each.identity, each.position) for each in self.deliverers],
+            [(each.identity, each.durable) for each in self.deliverers],
         )
         if marks == self.trimmed:
             return  # nothing was appended, and nobody has gone on
         self.trimmed = marks if self.collector.reached is not None else None
         span = log.wait(self.source.name, 0, 0)
-        behind = [each.position if each.identity == span.log else None for each in self.deliverers]
+        behind = [each.durable if each.identity == span.log else None for each in self.deliverers]
         through = max(min((position or 0 for position in behind), default=0), log.excess(self.source.name, most_bytes))
         keep = self.collector.keep
         first = log.trim(self.source.name, through if keep is None else min(through, keep))

@@ -46,8 +46,11 @@ class Target(Protocol):
         """Where the target stands for this source; null when it has never heard of it. Raises TargetError."""
         ...
 
-    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
-        """Take in whole transactions, lazily. Returns when they are durable; raises TargetError.
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]], durable: bool = True) -> None:
+        """Take in whole transactions, lazily. Raises TargetError; TargetWentBack where what it had taken in is gone.
+
+        ``durable``: on return, these and all before them. Else a crash of the target may still take them back, together
+        with its frontier.
 
         Batches that the target has already are skipped. A batch that does not follow the target's frontier directly
         means that all it has of this source is out of date until a refill brings it anew: it stays readable as it is.

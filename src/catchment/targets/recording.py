@@ -39,6 +39,7 @@ class RecordingTarget:
         self.seconds = 0.0
         self.closed = False
         self.tended: list[float] = []
+        self.durable: list[bool] = []
         self.missing: dict[str, dict[str, str | None]] = {}
         self._failures: deque[CatchmentError] = deque()
 
@@ -56,8 +57,8 @@ class RecordingTarget:
         taken = self.recording.get(source)
         return taken[-1][0] if taken else None
 
-    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
-        """Take in all batches or none."""
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]], durable: bool = True) -> None:
+        """Take in all batches or none, and note whether they had to be durable."""
         reached = self.frontier(source)
         taken: list[tuple[Frontier, Batch]] = []
         for frontier, batch in batches:
@@ -67,6 +68,7 @@ class RecordingTarget:
         time.sleep(self.seconds)
         if self._failures:
             raise self._failures.popleft()
+        self.durable.append(durable)
         if taken:
             self.recording.setdefault(source, []).extend(taken)
 

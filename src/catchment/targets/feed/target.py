@@ -36,7 +36,7 @@ class FeedTarget:
         committed = self._files(source).committed()
         return committed.frontier if committed else None
 
-    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]], durable: bool = True) -> None:
         """Write as it renders, one batch in memory at a time; then one commit for all of it."""
         files = self._files(source)
         with exclusive(files), opened(files) as writer:

@@ -56,7 +56,7 @@ class LakeTarget:
         with self._lend(source) as lake:
             return lake.refresh()
 
-    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]], durable: bool = True) -> None:
         """New versions of tables, then the record that names them. Raises TargetUnreachable, TargetRefused."""
         with self._lend(source) as lake:
             transaction = Transaction(lake, self._datasets[source])

@@ -187,18 +187,23 @@ class Session:
             raise
         return cls(connection)
 
-    def begin(self, source: str) -> Frontier | None:
-        """Begin a transaction that no other one for the same source runs beside; how far the ODS has got with it."""
+    def begin(self, source: str, durable: bool = True) -> Frontier | None:
+        """Begin a transaction that no other one for the same source runs beside; how far the ODS has got with it.
+
+        Unless it is to be ``durable``, its commit does not wait for the disk: it is lost in a crash only together with
+        all that was committed after it (https://www.postgresql.org/docs/current/wal-async-commit.html).
+        """
+        lasting = "" if durable else "SET LOCAL synchronous_commit = off; "
         # Statements that parameters are written into may travel together.
         self._client.execute(
-            f"BEGIN; SELECT pg_advisory_xact_lock(%s, hashtext(%s)); {FRONTIER}", (_LOCK, source, source)
+            f"BEGIN; {lasting}SELECT pg_advisory_xact_lock(%s, hashtext(%s)); {FRONTIER}", (_LOCK, source, source)
         )
         while self._client.nextset():
             pass
         return read_frontier(self._client)
 
     def commit(self, source: str, frontier: Frontier | None) -> None:
-        """Make all that was done durable, together with a new frontier."""
+        """Make an end, together with a new frontier."""
         if frontier is None:
             self.connection.execute("COMMIT")
         else:

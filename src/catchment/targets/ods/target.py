@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from catchment.model.batch import Batch
-from catchment.model.errors import TableRefused
+from catchment.model.errors import TableRefused, TargetWentBack
 from catchment.model.frontier import Frontier
 from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
@@ -55,30 +55,40 @@ class OdsTarget:
         self._sessions = Pool[Session](most_connections)
         self._meddling: dict[str, Meddling] = {}
         self._found: dict[str, _Found] = {}
+        self._reached: dict[str, Frontier | None] = {}
         self._refused = defaultdict[str, set[tuple[int, str | None]]](set)
 
     def frontier(self, source: str) -> Frontier | None:
         """Read from ``catchment.frontier``. Raises TargetUnreachable, TargetRefused."""
         translation = of_target(source)
         with translation.around(), self._lend(translation) as session:
-            return read_frontier(session.connection.execute(FRONTIER, (source,)))
+            frontier = read_frontier(session.connection.execute(FRONTIER, (source,)))
+        self._went_back(source, frontier)
+        return frontier
 
-    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]]) -> None:
+    def apply(self, source: str, batches: Iterable[tuple[Frontier, Batch]], durable: bool = True) -> None:
         """All in one transaction, but for one thing: what comes before a table appears is committed first.
 
         Raises TargetUnreachable, TargetRefused; nothing is half done then. Raises TableRefused when one table does not
-        take its changes: that one has stopped then, and the same batches go in without it.
+        take its changes: that one has stopped then, and the same batches go in without it. Raises TargetWentBack when
+        the ODS has less than was committed here since its frontier was last asked for.
         """
         translation = of_target(source)
         with translation.around():
             try:
                 with self._lend(translation) as session:
-                    transaction = Transaction(
-                        session, source, self._datasets[source], translation, self._refused[source]
-                    )
+                    dataset, refused = self._datasets[source], self._refused[source]
+                    transaction = Transaction(session, source, dataset, translation, durable, refused)
+                    begun_at = transaction.position
+                    if self._went_back(source, begun_at):
+                        raise TargetWentBack("the ODS has lost what it had last taken in", source=source)
                     for frontier, batch in batches:
                         transaction.take(frontier, batch)
-                    transaction.commit()
+                    if durable and transaction.position == begun_at:
+                        transaction.settle()
+                    else:
+                        transaction.commit()
+                    self._reached[source] = transaction.position
             except Refusal as refusal:
                 raise self._stopped(translation, source, refusal) from None
 
@@ -115,6 +125,7 @@ class OdsTarget:
         Raises TargetUnreachable, and TargetRefused when something, such as a view, depends on a table.
         """
         translation = of_target(source)
+        self._reached.pop(source, None)
         with translation.around(), self._lend(translation) as session:
             session.begin(source)
             registry = Registry(session.connection, source)
@@ -127,6 +138,15 @@ class OdsTarget:
                 _drop_if_empty(session.connection, schema)
             registry.forget()
             session.connection.execute("COMMIT")
+
+    def _went_back(self, source: str, frontier: Frontier | None) -> bool:
+        """Whether the ODS, which stands at ``frontier``, has lost what was committed here."""
+        reached = self._reached.get(source)
+        if reached is None or (frontier is not None and (frontier.covers(reached) or frontier.log != reached.log)):
+            return False
+        del self._reached[source]
+        self._refused.pop(source, None)  # that these tables have stopped may be lost too
+        return True
 
     def _stopped(self, translation: Translation, source: str, refusal: Refusal) -> TableRefused:
         # A refill that is told from its beginning once more must leave the table out.

@@ -50,7 +50,8 @@ class Transaction:
     """What one ``apply`` does to the ODS: nothing is visible before a commit, which is at the end of a transaction.
 
     Rows are held until some 64k rows, 16 MB or 100 tables have come, or an event: memory stays bounded however large a
-    source's transaction is. ``refused``: tables that a refill cannot bring, by oid and refill.
+    source's transaction is. ``durable``: its commits wait for the disk, and all that was committed before is on it then
+    too. ``refused``: tables that a refill cannot bring, by oid and refill.
     """
 
     def __init__(
@@ -59,13 +60,15 @@ class Transaction:
         source: str,
         dataset: str,
         translation: Translation,
-        refused: Collection[tuple[int, str | None]] = (),
+        durable: bool,
+        refused: Collection[tuple[int, str | None]],
     ) -> None:
         self._session = session
         self._connection = session.connection
         self._source = source
         self._dataset = dataset
         self._translation = translation
+        self._durable = durable
         self._refused = refused
         self._held: dict[int, _Held] = {}
         self._held_rows = 0
@@ -74,6 +77,11 @@ class Transaction:
         self._begun_at: Frontier | None = None
         self._changed: dict[Relation, Place] = {}
         self._begin()
+
+    @property
+    def position(self) -> Frontier | None:
+        """How far the ODS has got, with what was taken in up to now."""
+        return self._position
 
     def take(self, frontier: Frontier, batch: Batch) -> None:
         """Take in a batch, unless the ODS has it already."""
@@ -98,7 +106,7 @@ class Transaction:
             self._begin()
 
     def commit(self) -> None:
-        """Make all that was taken durable, together with the frontier."""
+        """Commit all that was taken, together with the frontier."""
         self._flush()
         try:
             self._session.commit(self._source, self._position if self._position != self._begun_at else None)
@@ -109,8 +117,12 @@ class Transaction:
             with refusals(place, self._translation):  # a deferred constraint
                 raise
 
+    def settle(self) -> None:
+        """Instead of a commit, where nothing was taken: only one that has written something waits for the disk."""
+        self._session.commit(self._source, self._position)
+
     def _begin(self) -> None:
-        self._begun_at = self._position = self._session.begin(self._source)
+        self._begun_at = self._position = self._session.begin(self._source, self._durable)
         self._registry = Registry(self._connection, self._source)
 
     def _has(self, frontier: Frontier) -> bool:
