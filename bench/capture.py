@@ -33,6 +33,7 @@ from catchment.wire.choice import chosen
 
 ROUNDS = 5
 _LOOK_SECONDS = 0.02
+_SEGMENT_BYTES = 16 * 2**20
 
 _WIDE = [f"text_{number}" for number in range(38)]
 _VALUES = [f"'value ' || (n + {number})" for number in range(38)]
@@ -81,14 +82,14 @@ SHAPES = (
         f"(id bigserial PRIMARY KEY, at timestamptz, {', '.join(f'{name} text' for name in _WIDE)})",
         f"INSERT INTO measured (at, {', '.join(_WIDE)}) SELECT now(), {', '.join(_VALUES)}"
         " FROM generate_series(1, {rows}) n",
-        100,
+        200,
         1000,
     ),
-    Shape("updates", _USUAL, f"UPDATE measured SET score = score + 1 {_THEIRS}", 200, 1000, filled=True),
-    Shape("deletes", _USUAL, f"DELETE FROM measured {_THEIRS}", 200, 1000, filled=True),
+    Shape("updates", _USUAL, f"UPDATE measured SET score = score + 1 {_THEIRS}", 300, 1000, filled=True),
+    Shape("deletes", _USUAL, f"DELETE FROM measured {_THEIRS}", 400, 1000, filled=True),
     Shape("single", _USUAL, _INSERT_USUAL, 60_000, 1),
     Shape("large", _USUAL, _INSERT_USUAL, 1, 400_000),
-    Shape("eight", _USUAL, _INSERT_USUAL, 50, 1000, sources=8),
+    Shape("eight", _USUAL, _INSERT_USUAL, 100, 1000, sources=8),
 )
 
 Side = Callable[[Sequence[Lsn]], tuple[float, float]]
@@ -139,15 +140,20 @@ def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float,
             "pg_recvlogical": lambda until: _receive(server, dsns, until),
         }
         sides["catchment"]([Lsn(1)] * len(dsns))
+        beside = list(sides.values())
         if beside_debezium:
             debezium.prepare(server)
             sides["debezium"] = lambda _: debezium.capture(server, shape.changes)
         took: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
         for _ in range(ROUNDS):
-            if shape.filled:
-                filled = [_write(dsn, shape, _filling(shape)) for dsn in dsns]
-                for side in sides.values():
-                    side(filled)
+            # A slot begins to decode where a checkpoint was that it has passed: else each side would, before anything
+            # is sent to it, decode once more what was written up to half a minute ago.
+            for statements in (_filling(shape), "NULL", "NULL"):
+                before = [_write(dsn, shape, statements) for dsn in dsns]
+                with psycopg.connect(server.dsn(), autocommit=True) as admin:
+                    admin.execute("CHECKPOINT")
+            for side in beside:
+                side(before)
             statements = (
                 f"FOR i IN 1..{shape.transactions} LOOP {shape.statement.format(rows=shape.rows)}; COMMIT; END LOOP"
             )
@@ -160,16 +166,17 @@ def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float,
 
 def _filling(shape: Shape) -> str:
     rows = shape.transactions * shape.rows
-    return f"TRUNCATE measured RESTART IDENTITY; COMMIT; {_INSERT_USUAL.format(rows=rows)}; COMMIT"
+    filling = f"TRUNCATE measured RESTART IDENTITY; COMMIT; {_INSERT_USUAL.format(rows=rows)}; COMMIT"
+    return filling if shape.filled else "NULL"
 
 
 def _write(dsn: str, shape: Shape, statements: str) -> Lsn:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
         connection.execute(f"DO $$ BEGIN {statements}; END $$")
+        ((until,),) = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchall()
         connection.execute("SET synchronous_commit = on; SELECT pg_current_xact_id()")
-        ((until,),) = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchall()
-    return Lsn.parse(until)
+    return Lsn.parse(until).before_page_header(_SEGMENT_BYTES)
 
 
 def _receive(server: Cluster, dsns: Sequence[str], until: Sequence[Lsn]) -> tuple[float, float]:

@@ -18,11 +18,12 @@ _STATUS = struct.Struct("!cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MOST_BYTES = 4 * 2**20
 _STATUS_SECONDS = 10.0
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.015
+_STEP_SECONDS = 0.005
 
 # So much at once is no single change that somebody waits for: what is gathered is cut into batches, and each of them
 # costs as much as a thousand changes.
-_BULK_BYTES = 16 * 2**10
+_BULK_BYTES = 8 * 2**10
 _BULK_SECONDS = 0.025
 _PILE_UP_SECONDS = 0.0003
 _READ_BYTES = 64 * 2**10  # less than what libpq reads at once
@@ -102,7 +103,6 @@ class SlotStream:
             raise
 
     def receive(self, timeout: float) -> Received:
-        self._gather()
         messages: list[bytes] = []
         reply_requested = False
         size = 0
@@ -128,9 +128,12 @@ class SlotStream:
                 if size >= _MOST_BYTES:
                     break
                 taken = take_wal(self._pgconn, messages, _MOST_BYTES - size)
+        now = time.monotonic()
+        if messages:
+            self._received = now
         if reply_requested:
             self._said = 0.0  # the next acknowledgement is sent, news or not
-        goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and time.monotonic() >= until)
+        goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and now >= until)
         if keepalive is None:
             return Received(messages, reply_requested=reply_requested, goes_on=goes_on)
         self._asked = False
@@ -139,24 +142,18 @@ class SlotStream:
     def _more_belongs(self, size: int, last: int, until: float) -> bool:
         """Whether to look for more, which belongs to what has come; ``last``: bytes that came last."""
         if size < _BULK_BYTES:
-            return self._replication.wait_readable(0)
+            # A change that comes alone goes on at once; a thousand transactions a second would otherwise be a thousand
+            # batches, and each of them costs a write to the disk.
+            seconds = self._received + _GATHER_SECONDS - time.monotonic() if size else 0.0
+            time.sleep(max(0.0, min(seconds, _STEP_SECONDS)))
+            return seconds > 0 or self._replication.wait_readable(0)
         if last:
             # The server sends change by change, and to look for each costs more than the change: let some pile up, but
             # fewer than the some 270 that Linux holds for a local socket before the server has to wait.
             time.sleep(_PILE_UP_SECONDS)
             return time.monotonic() < until
-        seconds = min(until - time.monotonic(), _GATHER_SECONDS)
+        seconds = min(until - time.monotonic(), _STEP_SECONDS)
         return seconds > 0 and self._replication.wait_readable(seconds)
-
-    def _gather(self) -> None:
-        """Let a little more arrive when the last piece came just now.
-
-        A change that comes alone goes on at once; a thousand transactions a second would otherwise be a thousand
-        batches, and each of them costs a write to the disk.
-        """
-        now = time.monotonic()
-        time.sleep(max(0.0, min(_GATHER_SECONDS, self._received + _GATHER_SECONDS - now)))
-        self._received = time.monotonic()
 
     def _keepalive(self, data: bytes) -> _Keepalive:
         if len(data) != KEEPALIVE.size or data[:1] != b"k":
