@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,20 +206,19 @@ def _receive(server: Cluster, dsns: Sequence[str], until: Sequence[Lsn]) -> tupl
 def _collect(dsns: Sequence[str], log: SqliteLog, held: Path, until: Sequence[Lsn]) -> tuple[float, float]:
     """Run collectors, their connecting included, until they have acknowledged so much: that is durable in the log."""
     began, used = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(len(dsns)) as pool:
-        list(pool.map(lambda number: _collect_one(number, dsns[number], log, held, until[number]), range(len(dsns))))
-    return time.perf_counter() - began, time.process_time() - used
-
-
-def _collect_one(number: int, dsn: str, log: SqliteLog, held: Path, until: Lsn) -> None:
     stopping = Stopping()
-    source = Source(f"source_{number}", dsn, slot=f"catchment_{number}")
-    around = Surroundings(source, (), log, MemoryHub(), "bench", held / f"held_{number}", LoopStatus(source.name))
-    thread = threading.Thread(target=Collector(around, stopping).run)
-    thread.start()
-    query = "SELECT FROM pg_replication_slots WHERE slot_name = %s AND confirmed_flush_lsn >= %s::pg_lsn"
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        while connection.execute(query, (source.slot, str(until))).fetchone() is None:
+    collecting = []
+    for number, dsn in enumerate(dsns):
+        source = Source(f"source_{number}", dsn, slot=f"catchment_{number}")
+        around = Surroundings(source, (), log, MemoryHub(), "bench", held / f"held_{number}", LoopStatus(source.name))
+        collecting.append(threading.Thread(target=Collector(around, stopping).run))
+        collecting[-1].start()
+    goals = "(VALUES " + ", ".join(f"('catchment_{number}', '{end}'::pg_lsn)" for number, end in enumerate(until)) + ")"
+    slots = f"SELECT FROM pg_replication_slots JOIN {goals} _ (slot_name, goal) USING (slot_name)"
+    with psycopg.connect(dsns[0], autocommit=True) as connection:
+        while connection.execute(f"{slots} WHERE confirmed_flush_lsn >= goal").rowcount < len(dsns):
             time.sleep(_LOOK_SECONDS)
     stopping.now()
-    thread.join()
+    for thread in collecting:
+        thread.join()
+    return time.perf_counter() - began, time.process_time() - used
