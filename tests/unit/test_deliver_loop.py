@@ -210,7 +210,7 @@ def test_promise_1_the_log_keeps_what_a_crash_of_the_target_may_take_back(pipe: 
     assert pipe.log.wait("orders", 0, 0).first == 4
 
 
-def test_a_target_that_went_back_is_given_again_what_it_lost(pipe: Pipe) -> None:
+def test_promise_1_a_target_that_went_back_is_given_again_what_it_lost(pipe: Pipe) -> None:
     pipe.begin_here()
     with pipe.running():
         for number in range(3):

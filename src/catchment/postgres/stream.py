@@ -19,7 +19,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MOST_BYTES = 4 * 2**20
 _STATUS_SECONDS = 10.0
 _GATHER_SECONDS = 0.015
-_STEP_SECONDS = 0.005
+_STEP_SECONDS = 0.005  # a local socket is full long before the gathering is over, if it turns out to be much
 
 # So much at once is no single change that somebody waits for: what is gathered is cut into batches, and each of them
 # costs as much as a thousand changes.
