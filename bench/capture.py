@@ -91,8 +91,8 @@ SHAPES = (
     Shape("eight", _USUAL, _INSERT_USUAL, 100, 1000, sources=8),
 )
 
-Side = Callable[[Sequence[Lsn]], tuple[float, float]]
-"""Reads up to these positions, one for each database; seconds, and seconds of CPU."""
+Side = Callable[[Lsn], tuple[float, float]]
+"""Reads up to this position, which all databases of the server share; seconds, and seconds of CPU."""
 
 
 def measure() -> dict[str, float]:
@@ -138,7 +138,7 @@ def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float,
             "catchment": lambda until: _collect(dsns, log, Path(directory), until),
             "pg_recvlogical": lambda until: _receive(server, dsns, until),
         }
-        sides["catchment"]([Lsn(1)] * len(dsns))
+        sides["catchment"](Lsn(1))
         beside = list(sides.values())
         if beside_debezium:
             debezium.prepare(server)
@@ -148,7 +148,7 @@ def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float,
             # A slot begins to decode where a checkpoint was that it has passed: else each side would, before anything
             # is sent to it, decode once more what was written up to half a minute ago.
             for statements in (_filling(shape), "NULL", "NULL"):
-                before = [_write(dsn, shape, statements) for dsn in dsns]
+                before = max(_write(dsn, shape, statements) for dsn in dsns)
                 with psycopg.connect(server.dsn(), autocommit=True) as admin:
                     admin.execute("CHECKPOINT")
             for side in beside:
@@ -156,7 +156,7 @@ def _measure(shape: Shape, beside_debezium: bool) -> dict[str, list[tuple[float,
             statements = (
                 f"FOR i IN 1..{shape.transactions} LOOP {shape.statement.format(rows=shape.rows)}; COMMIT; END LOOP"
             )
-            until = [_write(dsn, shape, statements) for dsn in dsns]
+            until = max(_write(dsn, shape, statements) for dsn in dsns)
             for side in random.sample(list(sides), len(sides)):
                 took[side].append(sides[side](until))
         log.close()
@@ -174,11 +174,12 @@ def _write(dsn: str, shape: Shape, statements: str) -> Lsn:
         connection.execute("SET synchronous_commit = off")
         connection.execute(f"DO $$ BEGIN {statements}; END $$")
         ((until,),) = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchall()
-        connection.execute("SET synchronous_commit = on; SELECT pg_current_xact_id()")
+        # Flushed with a commit that writes: else the first side would wait for the server's WAL writer.
+        connection.execute("SET synchronous_commit = on; SELECT pg_logical_emit_message(true, '', '')")
     return Lsn.parse(until).before_page_header(_SEGMENT_BYTES)
 
 
-def _receive(server: Cluster, dsns: Sequence[str], until: Sequence[Lsn]) -> tuple[float, float]:
+def _receive(server: Cluster, dsns: Sequence[str], until: Lsn) -> tuple[float, float]:
     options = ["--start", "-o", "proto_version=1", "-o", "publication_names=catchment", "--no-loop", "-f", "/dev/null"]
     began = time.perf_counter()
     receiving = [
@@ -190,12 +191,12 @@ def _receive(server: Cluster, dsns: Sequence[str], until: Sequence[Lsn]) -> tupl
                 "--slot",
                 f"beside_{number}",
                 "--endpos",
-                str(end),
+                str(until),
                 *options,
             ],
             stderr=subprocess.DEVNULL,
         )
-        for number, (dsn, end) in enumerate(zip(dsns, until, strict=True))
+        for number, dsn in enumerate(dsns)
     ]
     for each in receiving:
         if each.wait():
@@ -203,7 +204,7 @@ def _receive(server: Cluster, dsns: Sequence[str], until: Sequence[Lsn]) -> tupl
     return time.perf_counter() - began, 0.0
 
 
-def _collect(dsns: Sequence[str], log: SqliteLog, held: Path, until: Sequence[Lsn]) -> tuple[float, float]:
+def _collect(dsns: Sequence[str], log: SqliteLog, held: Path, until: Lsn) -> tuple[float, float]:
     """Run collectors, their connecting included, until they have acknowledged so much: that is durable in the log."""
     began, used = time.perf_counter(), time.process_time()
     stopping = Stopping()
@@ -213,10 +214,11 @@ def _collect(dsns: Sequence[str], log: SqliteLog, held: Path, until: Sequence[Ls
         around = Surroundings(source, (), log, MemoryHub(), "bench", held / f"held_{number}", LoopStatus(source.name))
         collecting.append(threading.Thread(target=Collector(around, stopping).run))
         collecting[-1].start()
-    goals = "(VALUES " + ", ".join(f"('catchment_{number}', '{end}'::pg_lsn)" for number, end in enumerate(until)) + ")"
-    slots = f"SELECT FROM pg_replication_slots JOIN {goals} _ (slot_name, goal) USING (slot_name)"
+    reached = (
+        "SELECT FROM pg_replication_slots WHERE slot_name LIKE 'catchment%%' AND confirmed_flush_lsn >= %s::pg_lsn"
+    )
     with psycopg.connect(dsns[0], autocommit=True) as connection:
-        while connection.execute(f"{slots} WHERE confirmed_flush_lsn >= goal").rowcount < len(dsns):
+        while connection.execute(reached, (str(until),)).rowcount < len(dsns):
             time.sleep(_LOOK_SECONDS)
     stopping.now()
     for thread in collecting:
