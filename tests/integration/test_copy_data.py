@@ -143,6 +143,68 @@ def position_of(keepalive: bytes | None) -> int:
     return int(position)
 
 
+def wal_of(replication: ReplicationConnection, most_bytes: int, seconds: float) -> tuple[list[bytes], int]:
+    """What ``take_wal`` gathers, in as many goes as the server states positions meanwhile; its last state."""
+    messages: list[bytes] = []
+    size = 0
+    while (taken := take_wal(replication.pgconn, messages, most_bytes - size, seconds)).other is not None:
+        size += taken.size
+    return messages, taken.state
+
+
+def test_what_arrives_within_the_time_is_gathered(
+    source_database: str, reader: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copydata, "_QUIET_SECONDS", LONG)
+    with streaming(source_database) as (admin, replication):
+
+        def write() -> None:
+            for number in range(20):
+                admin.execute("INSERT INTO t SELECT generate_series(1, 100) + %s * 100", [number])
+
+        writing = threading.Timer(0.05, write)
+        writing.start()
+        header = 25
+        most = 2000 * (header + 15)
+        messages, state = wal_of(replication, most, LONG)
+        writing.join()
+        assert state == 1
+        assert sum(len(message) + header for message in messages) in range(most, most + 1000)
+        while [message[:1] for message in messages].count(b"C") < 20:
+            rest, state = wal_of(replication, 1 << 20, 0.1)
+            assert state == 0, "the time was over"
+            messages += rest
+        kinds = bytes(message[0] for message in messages)
+        assert kinds == b"BR" + (b"I" * 100 + b"CB") * 19 + b"I" * 100 + b"C"
+
+
+def test_gathering_ends_once_nothing_comes(source_database: str, reader: None) -> None:
+    with streaming(source_database) as (admin, replication):
+        admin.execute("INSERT INTO t SELECT generate_series(1, 100)")
+        messages: list[bytes] = []
+        while not messages or messages[-1][:1] != b"C":
+            found, state = wal_of(replication, 1 << 20, LONG)
+            messages += found
+            assert state == 0
+        assert len(messages) == 103
+
+
+def test_a_connection_that_is_cut_ends_a_gathering(
+    source_database: str, reader: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copydata, "_QUIET_SECONDS", LONG)
+    with streaming(source_database) as (admin, replication):
+        admin.execute("SELECT pg_terminate_backend(%s)", (replication.backend_pid,))
+
+        def ended() -> bool:
+            try:
+                return wal_of(replication, 1 << 20, LONG)[1] < 0
+            except psycopg.OperationalError:
+                return True
+
+        assert ended()
+
+
 def test_positions_do_not_end_a_wait_and_the_last_is_told(source_database: str, reader: None) -> None:
     with streaming(source_database) as (admin, replication):
         messages: list[bytes] = []

@@ -76,6 +76,18 @@ def test_the_next_piece_is_read_while_the_caller_works(slow: SlowStream) -> None
     assert slow.closed
 
 
+def test_the_piece_after_the_next_is_read_before_anybody_takes_the_next_and_no_more() -> None:
+    stream = SlowStream(*[MUCH] * 9)
+    ahead = ReadAhead(stream)
+    assert ahead.receive(1) == MUCH
+    while stream.received < 3:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert stream.received == 3
+    ahead.close()
+    assert stream.received == 3
+
+
 def test_a_stream_with_nothing_more_to_come_is_not_read_ahead() -> None:
     stream = SlowStream(LITTLE, MUCH)
     ahead = ReadAhead(stream)
@@ -84,7 +96,7 @@ def test_a_stream_with_nothing_more_to_come_is_not_read_ahead() -> None:
     assert stream.received == 1
 
 
-def test_what_is_acknowledged_meanwhile_is_told_when_the_piece_is_there(slow: SlowStream) -> None:
+def test_what_is_acknowledged_meanwhile_is_told_after_the_piece(slow: SlowStream) -> None:
     slow.hold_from(2)
     ahead = ReadAhead(slow)
     assert ahead.receive(1) == MUCH

@@ -15,6 +15,16 @@ class Libpq:
         asked: bool,
     ) -> tuple[int, int, bytes | None, bytes | None]: ...
     def take(
-        self, connection: int, messages: list[bytes], most_bytes: int, kind: int, header: int
+        self,
+        connection: int,
+        messages: list[bytes],
+        most_bytes: int,
+        kind: int,
+        header: int,
+        socket: int,
+        full: int,
+        seconds: float,
+        pause: float,
+        quiet: float,
     ) -> tuple[int, int, bytes | None]: ...
     def take_joined(self, connection: int, pieces: list[bytes], most_bytes: int) -> tuple[int, int, None]: ...

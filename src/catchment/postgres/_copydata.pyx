@@ -4,7 +4,7 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
 cdef extern from "poll.h" nogil:
     cdef struct pollfd:
@@ -18,6 +18,14 @@ cdef extern from "poll.h" nogil:
 ctypedef int (*GetCopyData)(void* connection, char** message, int asynchronous) noexcept nogil
 ctypedef void (*FreeMemory)(void* message) noexcept nogil
 ctypedef int (*ConsumeInput)(void* connection) noexcept nogil
+
+
+cdef struct Message:
+    char* data
+    int size
+
+cdef enum:
+    KEPT = 512  # messages before the interpreter is asked for: a tenth of a millisecond of work
 
 
 cdef class Libpq:
@@ -80,23 +88,63 @@ cdef class Libpq:
             self.free_memory(keepalive)
             self.free_memory(message)
 
-    def take(self, size_t connection, list messages, Py_ssize_t most_bytes, int kind, Py_ssize_t header):
-        """``copydata.take`` of the connection at this address. ``kind``: of what is wanted, by its first byte."""
-        cdef Py_ssize_t size = 0
+    def take(
+        self, size_t connection, list messages, Py_ssize_t most_bytes, int kind, Py_ssize_t header,
+        int socket, Py_ssize_t full, double seconds, double pause, double quiet,
+    ):
+        """``copydata.take_wal`` of the connection at this address. ``kind``: of what is wanted, by its first byte.
+
+        ``full``: so many bytes at once mean that there is more. Other threads go on meanwhile, and this one seldom waits
+        for them: the server would wait for it.
+        """
+        cdef Py_ssize_t size = 0, last = 0
+        cdef Message[KEPT] kept
         cdef char* message = NULL
-        cdef int count
-        while size < most_bytes:
-            count = self.get_copy_data(<void*> connection, &message, 1)
-            if count <= 0:
-                return size, count, None
-            try:
-                if header and (count < header or <unsigned char> message[0] != kind):
-                    return size, count, PyBytes_FromStringAndSize(message, count)
-                messages.append(PyBytes_FromStringAndSize(message + header, count - header))
-            finally:
-                self.free_memory(message)
-            size += count
-        return size, 1, None
+        cdef int count = 1, taken = 0
+        cdef double left, until
+        try:
+            with nogil:
+                until = _now() + seconds
+                while size < most_bytes:
+                    count = self.get_copy_data(<void*> connection, &message, 1)
+                    if count > 0:
+                        if count < header or <unsigned char> message[0] != kind:
+                            break
+                        kept[taken].data, kept[taken].size = message, count
+                        message = NULL
+                        taken += 1
+                        size += count
+                        last += count
+                        if taken == KEPT:
+                            taken = 0
+                            with gil:
+                                self._hand_over(messages, kept, KEPT, header)
+                        continue
+                    left = until - _now()
+                    if count < 0 or left <= 0:
+                        break
+                    if last == 0 and _poll_readable(socket, min(left, quiet)) == 0:
+                        break
+                    if 0 < last < full:
+                        _sleep(pause)
+                    last = 0
+                    if self.consume_input(<void*> connection) != 1:
+                        count = -3
+                        break
+            self._hand_over(messages, kept, taken, header)
+            other = None if message == NULL else PyBytes_FromStringAndSize(message, count)
+            return size, count if count <= 0 or other is not None else 1, other
+        finally:
+            self.free_memory(message)
+
+    cdef int _hand_over(self, list messages, Message* kept, int count, Py_ssize_t header) except -1:
+        cdef int each
+        try:
+            for each in range(count):
+                messages.append(PyBytes_FromStringAndSize(kept[each].data + header, kept[each].size - header))
+        finally:
+            for each in range(count):
+                self.free_memory(kept[each].data)
 
     def take_joined(self, size_t connection, list pieces, Py_ssize_t most_bytes):
         """The same of all that comes, in one piece. Other threads go on meanwhile."""
@@ -137,6 +185,19 @@ cdef int _poll(pollfd* descriptors, int count, double seconds) noexcept nogil:
     if found <= 0:
         return found
     return READABLE if count > 1 and not descriptors[0].revents else 1
+
+
+cdef int _poll_readable(int socket, double seconds) noexcept nogil:
+    """0 when the time was over."""
+    cdef pollfd[1] descriptors
+    descriptors[0].fd, descriptors[0].events = socket, POLLIN
+    return _poll(descriptors, 1, seconds)
+
+
+cdef void _sleep(double seconds) noexcept nogil:
+    cdef timespec pause
+    pause.tv_sec, pause.tv_nsec = <long> seconds, <long> ((seconds - <long> seconds) * 1e9)
+    nanosleep(&pause, NULL)
 
 
 cdef double _now() noexcept nogil:

@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from catchment.model.lsn import Lsn
 from catchment.postgres.stream import Received, Stream
 
 _AHEAD_SECONDS = 0.025
+_PIECES = 2  # the next is begun as soon as one has ended: nobody has to take it first
 
 
 class ReadAhead:
     """Another stream, which a thread goes on reading while the caller works on what it got.
 
     A server sends until the socket is full, and one on the same machine holds some 270 changes, a millisecond or two:
-    from then on the server would wait for us, above all for our disk. Only a stream that ``goes_on`` is read ahead, one
-    piece at most; while it is, what is acknowledged is kept until the piece is there.
+    from then on the server would wait for us, above all for our disk. Only a stream that ``goes_on`` is read ahead;
+    while it is, what is acknowledged is passed on after the piece.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._reader = ThreadPoolExecutor(1, "read-ahead")  # starts its thread with the first piece
-        self._ahead: Future[Received] | None = None
-        self._owed: tuple[Lsn, bool] | None = None
+        self._ahead: deque[Future[Received]] = deque()
+        self._owed: deque[tuple[Lsn, bool]] = deque(maxlen=1)
 
     def receive(self, timeout: float) -> Received:
-        received = self._stream.receive(timeout) if self._ahead is None else self._read_ahead(self._ahead)
-        if received.goes_on:
-            self._ahead = self._reader.submit(self._stream.receive, _AHEAD_SECONDS)
+        received = self._ahead.popleft().result() if self._ahead else self._stream.receive(timeout)
+        while received.goes_on and len(self._ahead) < _PIECES:
+            self._ahead.append(self._reader.submit(self._read_on))
         return received
 
-    def _read_ahead(self, ahead: Future[Received]) -> Received:
-        """What was read meanwhile, which may be nothing; the stream is the caller's alone again."""
-        self._ahead = None
-        received = ahead.result()
-        if self._owed is not None:
-            self.acknowledge(*self._owed)
+    def _read_on(self) -> Received:
+        received = self._stream.receive(_AHEAD_SECONDS)
+        self._pass_on()
         return received
 
     def acknowledge(self, until: Lsn, ask: bool = False) -> None:
-        if self._ahead is None or self._ahead.done():
-            self._owed = None
-            self._stream.acknowledge(until, ask)
-        else:
-            self._owed = (until, ask)
+        self._owed.append((until, ask))
+        if all(piece.done() for piece in self._ahead):
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell the server what was acknowledged last; the stream is nobody else's now."""
+        if self._owed:
+            self._stream.acknowledge(*self._owed.pop())
 
     def close(self) -> None:
         self._reader.shutdown()

@@ -44,6 +44,12 @@ fifty rows.
 
 _COPIED_BYTES = 8 * 2**20
 _NEXT_POSITION_SECONDS = 0.005
+_FULL_BYTES = 64 * 2**10  # less than what libpq reads at once: when so much came, there is more
+
+# The server sends change by change, and to look for each costs more than the change: let some pile up, but fewer than
+# the some 270 that Linux holds for a local socket before the server has to wait.
+_PILE_UP_SECONDS = 0.0003
+_QUIET_SECONDS = 0.005
 _MODULES = {"binary": "psycopg_binary._psycopg", "c": "psycopg_c._psycopg"}
 
 
@@ -124,15 +130,17 @@ def wait_for_wal(
     return position, taken
 
 
-def take_wal(pgconn: PGconn, messages: list[bytes], most_bytes: int) -> Taken:
+def take_wal(pgconn: PGconn, messages: list[bytes], most_bytes: int, seconds: float = 0.0) -> Taken:
     """Append the WAL data that has arrived, without its headers, until about so many bytes have come.
 
-    Raises psycopg's OperationalError.
+    With ``seconds`` (else 0 or less) also what arrives within that time, until nothing does for a while. Raises
+    psycopg's OperationalError.
     """
     address = _address(pgconn)
     if _libpq is None or address is None:
-        return _take_each(pgconn, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER)
-    return _valid(pgconn, _libpq.take(address, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER))
+        return _take_while(pgconn, messages, most_bytes, seconds)
+    waiting = (pgconn.socket, _FULL_BYTES, seconds, _PILE_UP_SECONDS, _QUIET_SECONDS)
+    return _valid(pgconn, _libpq.take(address, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER, *waiting))
 
 
 def _take_rows(pgconn: PGconn, pieces: list[bytes], most_bytes: int) -> Taken:
@@ -154,6 +162,20 @@ def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int
         messages.append(bytes(data[header:]))
         size += count
     return Taken(size, 1, None)
+
+
+def _take_while(pgconn: PGconn, messages: list[bytes], most_bytes: int, seconds: float) -> Taken:
+    until = time.monotonic() + seconds
+    size = 0
+    while True:
+        taken = _take_each(pgconn, messages, most_bytes - size, WAL_DATA, WAL_DATA_HEADER)
+        size += taken.size
+        left = until - time.monotonic()
+        if taken.state != 0 or left <= 0 or not (taken.size or _poll(min(left, _QUIET_SECONDS), pgconn.socket)):
+            return taken._replace(size=size)
+        if 0 < taken.size < _FULL_BYTES:
+            time.sleep(_PILE_UP_SECONDS)
+        pgconn.consume_input()
 
 
 def _wait_each(

@@ -25,8 +25,6 @@ _STEP_SECONDS = 0.005  # a local socket is full long before the gathering is ove
 # costs as much as a thousand changes.
 _BULK_BYTES = 8 * 2**10
 _BULK_SECONDS = 0.025
-_PILE_UP_SECONDS = 0.0003
-_READ_BYTES = 64 * 2**10  # less than what libpq reads at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +104,7 @@ class SlotStream:
         messages: list[bytes] = []
         reply_requested = False
         size = 0
+        is_bulk = False
         until = time.monotonic() + _BULK_SECONDS
         with self._replication.translation.around():
             position, taken = wait_for_wal(self._pgconn, messages, self._bell, timeout, self._asked)
@@ -120,14 +119,13 @@ class SlotStream:
                     reply_requested = reply_requested or keepalive.reply_requested
                 elif taken.state < 0:
                     self._ended()
-                elif taken.state == 0:
-                    # Nothing whole is left in the buffer: look once more at the socket, then take what there is.
-                    if not (taken.size >= _READ_BYTES or self._more_belongs(size, taken.size, until)):
-                        break
-                    consume(self._pgconn)
+                elif taken.state == 0 and (is_bulk or not self._more_belongs(size)):
+                    break
                 if size >= _MOST_BYTES:
                     break
-                taken = take_wal(self._pgconn, messages, _MOST_BYTES - size)
+                is_bulk = size >= _BULK_BYTES
+                seconds = until - time.monotonic() if is_bulk else 0.0
+                taken = take_wal(self._pgconn, messages, _MOST_BYTES - size, seconds)
         now = time.monotonic()
         if messages:
             self._received = now
@@ -139,21 +137,20 @@ class SlotStream:
         self._asked = False
         return Received(messages, keepalive.position, reply_requested, keepalive.sent_at, goes_on)
 
-    def _more_belongs(self, size: int, last: int, until: float) -> bool:
-        """Whether to look for more, which belongs to what has come; ``last``: bytes that came last."""
-        if size < _BULK_BYTES:
-            # A change that comes alone goes on at once; a thousand transactions a second would otherwise be a thousand
-            # batches, and each of them costs a write to the disk.
-            seconds = self._received + _GATHER_SECONDS - time.monotonic() if size else 0.0
-            time.sleep(max(0.0, min(seconds, _STEP_SECONDS)))
-            return seconds > 0 or self._replication.wait_readable(0)
-        if last:
-            # The server sends change by change, and to look for each costs more than the change: let some pile up, but
-            # fewer than the some 270 that Linux holds for a local socket before the server has to wait.
-            time.sleep(_PILE_UP_SECONDS)
-            return time.monotonic() < until
-        seconds = min(until - time.monotonic(), _STEP_SECONDS)
-        return seconds > 0 and self._replication.wait_readable(seconds)
+    def _more_belongs(self, size: int) -> bool:
+        """Whether to look for more, which belongs to what has come.
+
+        A change that comes alone goes on at once; a thousand transactions a second would otherwise be a thousand
+        batches, and each of them costs a write to the disk.
+        """
+        if size >= _BULK_BYTES:
+            return True
+        seconds = self._received + _GATHER_SECONDS - time.monotonic() if size else 0.0
+        time.sleep(max(0.0, min(seconds, _STEP_SECONDS)))
+        if seconds <= 0 and not self._replication.wait_readable(0):
+            return False
+        consume(self._pgconn)
+        return True
 
     def _keepalive(self, data: bytes) -> _Keepalive:
         if len(data) != KEEPALIVE.size or data[:1] != b"k":
