@@ -119,7 +119,7 @@ class SlotStream:
                     reply_requested = reply_requested or keepalive.reply_requested
                 elif taken.state < 0:
                     self._ended()
-                elif taken.state == 0 and (is_bulk or not self._more_belongs(size)):
+                elif taken.state == 0 and (is_bulk or not size or not self._more_belongs(size)):
                     break
                 if size >= _MOST_BYTES:
                     break
@@ -145,7 +145,7 @@ class SlotStream:
         """
         if size >= _BULK_BYTES:
             return True
-        seconds = self._received + _GATHER_SECONDS - time.monotonic() if size else 0.0
+        seconds = self._received + _GATHER_SECONDS - time.monotonic()
         time.sleep(max(0.0, min(seconds, _STEP_SECONDS)))
         if seconds <= 0 and not self._replication.wait_readable(0):
             return False
