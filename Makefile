@@ -94,7 +94,7 @@ $(STAMPS)/venv:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/install: pyproject.toml setup.py $(wildcard src/catchment/*/*.pyx) $(STAMPS)/venv
+$(STAMPS)/install: pyproject.toml setup.py $(wildcard src/catchment/*/*.pyx src/catchment/*/*.pxd) $(STAMPS)/venv
 	$(PIP) install --editable .
 	@touch $@
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from wire_twins import NATIVE_IS_BUILT
+from wire_twins import NATIVE_IS_BUILT, REFERENCE, compiled
 
 from catchment.model.errors import SourceUnreachable
 from catchment.postgres import copydata
@@ -16,24 +16,27 @@ from catchment.postgres.bell import Bell
 from catchment.postgres.connection import of_source
 from catchment.postgres.copydata import KEEPALIVE, consume, copied, take_wal, wait_for_wal
 from catchment.postgres.replication import ReplicationConnection
+from catchment.wire.twin import Messages
 
 ROWS = "SELECT n, repeat('x', n % 100) FROM generate_series(1, 200000) n"
 
 
 @pytest.fixture(params=["psycopg", "compiled"])
-def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def gathering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Messages]:
+    """Which functions take messages, and what they gather them in."""
     if request.param == "psycopg":
         monkeypatch.setattr(copydata, "_libpq", None)
-    elif not NATIVE_IS_BUILT:
+        return REFERENCE.Messages
+    if not NATIVE_IS_BUILT:
         pytest.skip("the compiled twin is not built here")
-    else:
-        monkeypatch.setenv("CATCHMENT_WIRE", "native")
-        monkeypatch.setattr(copydata, "_libpq", copydata._compiled())
-        assert copydata._libpq is not None
+    monkeypatch.setenv("CATCHMENT_WIRE", "native")
+    monkeypatch.setattr(copydata, "_libpq", copydata._compiled())
+    assert copydata._libpq is not None
+    return compiled().Messages
 
 
 @pytest.fixture
-def connection(source_database: str, reader: None) -> Iterator[psycopg.Connection]:
+def connection(source_database: str, gathering: type[Messages]) -> Iterator[psycopg.Connection]:
     with psycopg.connect(source_database, autocommit=True) as connection:
         yield connection
 
@@ -72,10 +75,12 @@ def test_a_connection_that_is_cut_raises_operational_error(
         list(pieces)
 
 
-def test_a_connection_that_is_closed_raises_operational_error(connection: psycopg.Connection) -> None:
+def test_a_connection_that_is_closed_raises_operational_error(
+    connection: psycopg.Connection, gathering: type[Messages]
+) -> None:
     connection.close()
     with pytest.raises(psycopg.OperationalError):
-        take_wal(connection.pgconn, [], 1)
+        take_wal(connection.pgconn, gathering(), 1)
     with pytest.raises(psycopg.OperationalError):
         consume(connection.pgconn)
 
@@ -90,7 +95,7 @@ def test_to_look_for_more_on_a_connection_that_was_cut_raises_operational_error(
         consume(connection.pgconn)
 
 
-def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> None:
+def test_what_is_no_wal_data_ends_a_run(source_database: str, gathering: type[Messages]) -> None:
     with psycopg.connect(source_database, autocommit=True) as admin:
         admin.execute("CREATE PUBLICATION p FOR ALL TABLES; CREATE TABLE t (n int)")
         admin.execute("SELECT pg_create_logical_replication_slot('copy_data', 'pgoutput')")
@@ -99,7 +104,7 @@ def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> N
                 "START_REPLICATION SLOT copy_data LOGICAL 0/0 (proto_version '1', publication_names 'p')"
             )
             admin.execute("INSERT INTO t SELECT generate_series(1, 1000)")
-            messages: list[bytes] = []
+            messages = gathering()
             others: list[bytes] = []
             while not (messages and messages[-1][:1] == b"C" and others):
                 taken = take_wal(replication.pgconn, messages, 1 << 20)
@@ -110,7 +115,7 @@ def test_what_is_no_wal_data_ends_a_run(source_database: str, reader: None) -> N
                     consume(replication.pgconn)
             assert bytes(message[0] for message in messages) == b"BR" + b"I" * 1000 + b"C"
             assert {(other[:1], len(other)) for other in others} == {(b"k", 18)}
-            few: list[bytes] = []
+            few = gathering()
             admin.execute("INSERT INTO t SELECT generate_series(1, 1000)")
             while not few:
                 replication.wait_readable(1.0)
@@ -143,17 +148,19 @@ def position_of(keepalive: bytes | None) -> int:
     return int(position)
 
 
-def wal_of(replication: ReplicationConnection, most_bytes: int, seconds: float) -> tuple[list[bytes], int]:
+def wal_of(
+    replication: ReplicationConnection, gathering: type[Messages], most_bytes: int, seconds: float
+) -> tuple[list[bytes], int]:
     """What ``take_wal`` gathers, in as many goes as the server states positions meanwhile; its last state."""
-    messages: list[bytes] = []
+    messages = gathering()
     size = 0
     while (taken := take_wal(replication.pgconn, messages, most_bytes - size, seconds)).other is not None:
         size += taken.size
-    return messages, taken.state
+    return list(messages), taken.state
 
 
 def test_what_arrives_within_the_time_is_gathered(
-    source_database: str, reader: None, monkeypatch: pytest.MonkeyPatch
+    source_database: str, gathering: type[Messages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copydata, "_QUIET_SECONDS", LONG)
     with streaming(source_database) as (admin, replication):
@@ -166,31 +173,31 @@ def test_what_arrives_within_the_time_is_gathered(
         writing.start()
         header = 25
         most = 2000 * (header + 15)
-        messages, state = wal_of(replication, most, LONG)
+        messages, state = wal_of(replication, gathering, most, LONG)
         writing.join()
         assert state == 1
         assert sum(len(message) + header for message in messages) in range(most, most + 1000)
         while [message[:1] for message in messages].count(b"C") < 20:
-            rest, state = wal_of(replication, 1 << 20, 0.1)
+            rest, state = wal_of(replication, gathering, 1 << 20, 0.1)
             assert state == 0, "the time was over"
             messages += rest
         kinds = bytes(message[0] for message in messages)
         assert kinds == b"BR" + (b"I" * 100 + b"CB") * 19 + b"I" * 100 + b"C"
 
 
-def test_gathering_ends_once_nothing_comes(source_database: str, reader: None) -> None:
+def test_gathering_ends_once_nothing_comes(source_database: str, gathering: type[Messages]) -> None:
     with streaming(source_database) as (admin, replication):
         admin.execute("INSERT INTO t SELECT generate_series(1, 100)")
         messages: list[bytes] = []
         while not messages or messages[-1][:1] != b"C":
-            found, state = wal_of(replication, 1 << 20, LONG)
+            found, state = wal_of(replication, gathering, 1 << 20, LONG)
             messages += found
             assert state == 0
         assert len(messages) == 103
 
 
 def test_a_connection_that_is_cut_ends_a_gathering(
-    source_database: str, reader: None, monkeypatch: pytest.MonkeyPatch
+    source_database: str, gathering: type[Messages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copydata, "_QUIET_SECONDS", LONG)
     with streaming(source_database) as (admin, replication):
@@ -198,16 +205,16 @@ def test_a_connection_that_is_cut_ends_a_gathering(
 
         def ended() -> bool:
             try:
-                return wal_of(replication, 1 << 20, LONG)[1] < 0
+                return wal_of(replication, gathering, 1 << 20, LONG)[1] < 0
             except psycopg.OperationalError:
                 return True
 
         assert ended()
 
 
-def test_positions_do_not_end_a_wait_and_the_last_is_told(source_database: str, reader: None) -> None:
+def test_positions_do_not_end_a_wait_and_the_last_is_told(source_database: str, gathering: type[Messages]) -> None:
     with streaming(source_database) as (admin, replication):
-        messages: list[bytes] = []
+        messages = gathering()
 
         def write() -> None:
             for _ in range(5):
@@ -231,35 +238,35 @@ def test_positions_do_not_end_a_wait_and_the_last_is_told(source_database: str, 
         assert position_of(told[0]) >= written
 
 
-def test_a_position_that_was_asked_for_ends_a_wait(source_database: str, reader: None) -> None:
+def test_a_position_that_was_asked_for_ends_a_wait(source_database: str, gathering: type[Messages]) -> None:
     with streaming(source_database) as (admin, replication):
         admin.execute("SELECT pg_logical_emit_message(true, 'of nobody', 'x')")
-        position, taken = wait_for_wal(replication.pgconn, [], None, LONG, True)
+        position, taken = wait_for_wal(replication.pgconn, gathering(), None, LONG, True)
         assert position_of(position) > 0
         assert taken == (0, 0, None)
 
 
-def test_a_bell_ends_a_wait(source_database: str, reader: None) -> None:
+def test_a_bell_ends_a_wait(source_database: str, gathering: type[Messages]) -> None:
     with streaming(source_database) as (_, replication):
         bell = Bell()
-        while wait_for_wal(replication.pgconn, [], bell, 0.2, False)[0] is not None:
+        while wait_for_wal(replication.pgconn, gathering(), bell, 0.2, False)[0] is not None:
             pass
         ringing = threading.Timer(0.2, bell.ring)
         ringing.start()
-        assert wait_for_wal(replication.pgconn, [], bell, LONG, False) == (None, (0, 0, None))
+        assert wait_for_wal(replication.pgconn, gathering(), bell, LONG, False) == (None, (0, 0, None))
         ringing.join()
-        assert wait_for_wal(replication.pgconn, [], bell, 0.0, False) == (None, (0, 0, None)), "it was heard"
+        assert wait_for_wal(replication.pgconn, gathering(), bell, 0.0, False) == (None, (0, 0, None)), "it was heard"
 
 
-def test_a_request_for_a_reply_ends_a_wait(source_database: str, reader: None) -> None:
+def test_a_request_for_a_reply_ends_a_wait(source_database: str, gathering: type[Messages]) -> None:
     with streaming(f"{source_database} options='-c wal_sender_timeout=400ms'") as (_, replication):
-        position, taken = wait_for_wal(replication.pgconn, [], None, LONG, False)
+        position, taken = wait_for_wal(replication.pgconn, gathering(), None, LONG, False)
         assert position is None or position_of(position)
         assert taken.other is not None
         assert KEEPALIVE.unpack(taken.other)[0::3] == (b"k", 1)
 
 
-def test_a_connection_that_is_cut_ends_a_wait(source_database: str, reader: None) -> None:
+def test_a_connection_that_is_cut_ends_a_wait(source_database: str, gathering: type[Messages]) -> None:
     with streaming(source_database) as (admin, replication):
 
         def cut() -> None:
@@ -267,7 +274,7 @@ def test_a_connection_that_is_cut_ends_a_wait(source_database: str, reader: None
 
         def ended() -> bool:
             try:
-                return wait_for_wal(replication.pgconn, [], None, LONG, False)[1].state < 0
+                return wait_for_wal(replication.pgconn, gathering(), None, LONG, False)[1].state < 0
             except psycopg.OperationalError:
                 return True
 

@@ -34,7 +34,7 @@ def divided(draw: st.DrawFn, arrived: list[bytes]) -> list[Piece]:
     while rest:
         count = draw(st.integers(1, len(rest)))
         limits = draw(st.integers(1, 6)), draw(st.integers(1, 120))
-        pieces.append(Piece(rest[:count], *limits, take=draw(st.booleans())))
+        pieces.append(Piece(rest[:count], *limits, take=draw(st.booleans()), gathered=draw(st.booleans())))
         rest = rest[count:]
     return pieces
 

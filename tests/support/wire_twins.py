@@ -19,14 +19,24 @@ class Twin:
 
     name: str
     Decoder: type[pgoutput.Decoder]
+    Messages: type[parts.Messages]
     kinds: Callable[[Sequence[bytes]], bytes]
     parse: Callable[[bytes, int], list[Any]]
     render: Callable[[Sequence[Any]], memoryview]
     pack: Callable[[Sequence[bytes], int, int], tuple[int, bytes]]
-    unpack: Callable[[bytes, Collection[int]], tuple[int, list[bytes]]]
+    unpack: Callable[[bytes, Collection[int]], tuple[int, Sequence[bytes]]]
 
 
-REFERENCE = Twin(PYTHON, pgoutput.Decoder, pgoutput.kinds, copytext.parse, copytext.render, parts.pack, parts.unpack)
+REFERENCE = Twin(
+    PYTHON,
+    pgoutput.Decoder,
+    parts.Messages,
+    pgoutput.kinds,
+    copytext.parse,
+    copytext.render,
+    parts.pack,
+    parts.unpack,
+)
 NATIVE_IS_BUILT = find_spec("catchment.wire._native") is not None
 
 
@@ -34,17 +44,30 @@ def compiled() -> Twin:
     """The compiled twin. Raises ImportError where it was not built."""
     from catchment.wire import native
 
-    return Twin(NATIVE, native.Decoder, native.kinds, native.parse, native.render, native.pack, native.unpack)
+    return Twin(
+        NATIVE,
+        native.Decoder,
+        native.Messages,
+        native.kinds,
+        native.parse,
+        native.render,
+        native.pack,
+        native.unpack,
+    )
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Messages that arrive together, the limits under which they are decoded, and whether ``take`` follows."""
+    """Messages that arrive together, the limits under which they are decoded, and whether ``take`` follows.
+
+    ``gathered``: as they come from a server; else each is bytes of its own.
+    """
 
     messages: Sequence[bytes]
     most_rows: int
     most_bytes: int
     take: bool
+    gathered: bool
 
 
 def told_of_stream(twin: Twin, resume: int, sequence: int, pieces: Iterable[Piece]) -> list[Any]:
@@ -53,9 +76,10 @@ def told_of_stream(twin: Twin, resume: int, sequence: int, pieces: Iterable[Piec
     told: list[Any] = []
     try:
         for piece in pieces:
+            messages = gathered(twin, piece.messages) if piece.gathered else piece.messages
             index = 0
-            while index < len(piece.messages):
-                index, event = decoder.decode(piece.messages, index, piece.most_rows, piece.most_bytes)
+            while index < len(messages):
+                index, event = decoder.decode(messages, index, piece.most_rows, piece.most_bytes)
                 told += [index, event, *_state(decoder)]
             if piece.take:
                 told += _taken(decoder)
@@ -63,6 +87,14 @@ def told_of_stream(twin: Twin, resume: int, sequence: int, pieces: Iterable[Piec
     except DecodeError as error:
         told += [str(error), error.position, error.table, error.remedy]
     return told
+
+
+def gathered(twin: Twin, messages: Iterable[bytes]) -> Sequence[bytes]:
+    """The same messages in what the twin gathers them in."""
+    together = twin.Messages()
+    for message in messages:
+        together.append(message)
+    return together
 
 
 def _state(decoder: pgoutput.Decoder) -> list[Any]:
@@ -84,7 +116,10 @@ def told_of_parts(twin: Twin, messages: Sequence[bytes], xid: int, aborted: Coll
     told: list[Any] = []
     for start in range(len(messages)):
         left, records = twin.pack(messages, start, xid)
-        told += [left, records, twin.unpack(records, aborted), twin.unpack(records[: len(records) - cut], aborted)]
+        told += [left, records]
+        for data in (records, records[: len(records) - cut]):
+            end, unpacked = twin.unpack(data, aborted)
+            told += [end, list(unpacked)]
     return told
 
 

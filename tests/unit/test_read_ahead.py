@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
 from catchment.model.errors import SourceUnreachable
 from catchment.model.lsn import Lsn
-from catchment.postgres.ahead import ReadAhead
+from catchment.postgres.ahead import ReadAhead, reader
 from catchment.postgres.stream import Received
 
 
@@ -60,14 +63,20 @@ LITTLE = Received([b"little"])
 
 
 @pytest.fixture
+def reading() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as reading:
+        yield reading
+
+
+@pytest.fixture
 def slow() -> Iterator[SlowStream]:
     stream = SlowStream(MUCH, LITTLE)
     yield stream
     stream.let.set()
 
 
-def test_the_next_piece_is_read_while_the_caller_works(slow: SlowStream) -> None:
-    ahead = ReadAhead(slow)
+def test_the_next_piece_is_read_while_the_caller_works(slow: SlowStream, reading: Executor) -> None:
+    ahead = ReadAhead(slow, reading)
     assert ahead.receive(1) == MUCH
     while slow.received < 2:
         time.sleep(0.001)
@@ -76,9 +85,9 @@ def test_the_next_piece_is_read_while_the_caller_works(slow: SlowStream) -> None
     assert slow.closed
 
 
-def test_the_piece_after_the_next_is_read_before_anybody_takes_the_next_and_no_more() -> None:
+def test_the_piece_after_the_next_is_read_before_anybody_takes_the_next_and_no_more(reading: Executor) -> None:
     stream = SlowStream(*[MUCH] * 9)
-    ahead = ReadAhead(stream)
+    ahead = ReadAhead(stream, reading)
     assert ahead.receive(1) == MUCH
     while stream.received < 3:
         time.sleep(0.001)
@@ -88,17 +97,17 @@ def test_the_piece_after_the_next_is_read_before_anybody_takes_the_next_and_no_m
     assert stream.received == 3
 
 
-def test_a_stream_with_nothing_more_to_come_is_not_read_ahead() -> None:
+def test_a_stream_with_nothing_more_to_come_is_not_read_ahead(reading: Executor) -> None:
     stream = SlowStream(LITTLE, MUCH)
-    ahead = ReadAhead(stream)
+    ahead = ReadAhead(stream, reading)
     assert ahead.receive(1) == LITTLE
     ahead.close()
     assert stream.received == 1
 
 
-def test_what_is_acknowledged_meanwhile_is_told_after_the_piece(slow: SlowStream) -> None:
+def test_what_is_acknowledged_meanwhile_is_told_after_the_piece(slow: SlowStream, reading: Executor) -> None:
     slow.hold_from(2)
-    ahead = ReadAhead(slow)
+    ahead = ReadAhead(slow, reading)
     assert ahead.receive(1) == MUCH
     assert slow.held.wait(10)
     ahead.acknowledge(Lsn(1))
@@ -110,8 +119,8 @@ def test_what_is_acknowledged_meanwhile_is_told_after_the_piece(slow: SlowStream
     ahead.close()
 
 
-def test_the_server_hears_from_a_caller_who_works_for_long(slow: SlowStream) -> None:
-    ahead = ReadAhead(slow)
+def test_the_server_hears_from_a_caller_who_works_for_long(slow: SlowStream, reading: Executor) -> None:
+    ahead = ReadAhead(slow, reading)
     ahead.receive(1)
     while not slow.acknowledged:  # from when the piece is there
         ahead.acknowledge(Lsn(1))
@@ -120,9 +129,9 @@ def test_the_server_hears_from_a_caller_who_works_for_long(slow: SlowStream) -> 
     ahead.close()
 
 
-def test_closing_waits_for_the_piece_and_forgets_it(slow: SlowStream) -> None:
+def test_closing_waits_for_the_piece_and_forgets_it(slow: SlowStream, reading: Executor) -> None:
     slow.hold_from(2)
-    ahead = ReadAhead(slow)
+    ahead = ReadAhead(slow, reading)
     ahead.receive(1)
     assert slow.held.wait(10)
     threading.Timer(0.05, slow.let.set).start()
@@ -130,10 +139,36 @@ def test_closing_waits_for_the_piece_and_forgets_it(slow: SlowStream) -> None:
     assert slow.closed
 
 
-def test_an_error_while_reading_ahead_is_raised_where_the_piece_is_asked_for() -> None:
+def test_an_error_while_reading_ahead_is_raised_where_the_piece_is_asked_for(reading: Executor) -> None:
     cut = SourceUnreachable("the connection was cut", source="orders")
-    ahead = ReadAhead(SlowStream(MUCH, cut))
+    ahead = ReadAhead(SlowStream(MUCH, cut), reading)
     assert ahead.receive(1) == MUCH
     with pytest.raises(SourceUnreachable, match="was cut"):
         ahead.receive(1)
     ahead.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_the_thread_that_reads_comes_first_from_connection_to_connection() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    priorities: list[tuple[int, int, int]] = []
+
+    def work() -> None:
+        reading = reader()
+        for _ in range(2):
+            before = priority()
+            ahead = ReadAhead(SlowStream(MUCH, LITTLE), reading)
+            while ahead.receive(1) != LITTLE:
+                pass
+            priorities.append((before, priority(), reading.submit(priority).result()))
+            ahead.close()
+        reading.shutdown()
+
+    working = threading.Thread(target=work)
+    working.start()
+    working.join()
+    (at_first, _, reads), (before, works, still_reads) = priorities
+    assert at_first == reads == still_reads
+    assert before == works > reads

@@ -30,7 +30,7 @@ class _Transaction:
     def abort(self, subtransaction: int) -> None:
         self._aborted.add(subtransaction)
 
-    def messages(self) -> Iterator[list[bytes]]:
+    def messages(self) -> Iterator[Sequence[bytes]]:
         """Those that are not rolled back, a few megabytes at a time."""
         with full_disk("a transaction in progress"):
             self._file.seek(0)

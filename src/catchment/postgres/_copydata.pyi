@@ -1,10 +1,12 @@
+from catchment.wire.twin import Messages
+
 class Libpq:
     def __init__(self, get_copy_data: int, free_memory: int, consume_input: int) -> None: ...
     def consume(self, connection: int) -> bool: ...
     def wait(
         self,
         connection: int,
-        messages: list[bytes],
+        messages: Messages,
         kind: int,
         header: int,
         length: int,
@@ -17,7 +19,7 @@ class Libpq:
     def take(
         self,
         connection: int,
-        messages: list[bytes],
+        messages: Messages,
         most_bytes: int,
         kind: int,
         header: int,

@@ -6,6 +6,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
+from catchment.wire._messages cimport Messages
+
 cdef extern from "poll.h" nogil:
     cdef struct pollfd:
         int fd
@@ -18,14 +20,6 @@ cdef extern from "poll.h" nogil:
 ctypedef int (*GetCopyData)(void* connection, char** message, int asynchronous) noexcept nogil
 ctypedef void (*FreeMemory)(void* message) noexcept nogil
 ctypedef int (*ConsumeInput)(void* connection) noexcept nogil
-
-
-cdef struct Message:
-    char* data
-    int size
-
-cdef enum:
-    KEPT = 512  # messages before the interpreter is asked for: a tenth of a millisecond of work
 
 
 cdef class Libpq:
@@ -48,7 +42,7 @@ cdef class Libpq:
         return good == 1
 
     def wait(
-        self, size_t connection, list messages, int kind, Py_ssize_t header, Py_ssize_t length,
+        self, size_t connection, Messages messages not None, int kind, Py_ssize_t header, Py_ssize_t length,
         int socket, int bell, double seconds, double pause, bint asked,
     ):
         """``copydata.wait_for_wal`` of the connection at this address. ``length``: of a keepalive.
@@ -82,26 +76,27 @@ cdef class Libpq:
                 return 0, count, None, position
             if count < header or <unsigned char> message[0] != kind:
                 return 0, count, PyBytes_FromStringAndSize(message, count), position
-            messages.append(PyBytes_FromStringAndSize(message + header, count - header))
+            if not messages.add(<const unsigned char*> message + header, count - header):
+                messages.refuse()
             return count, 1, None, position
         finally:
             self.free_memory(keepalive)
             self.free_memory(message)
 
     def take(
-        self, size_t connection, list messages, Py_ssize_t most_bytes, int kind, Py_ssize_t header,
+        self, size_t connection, Messages messages not None, Py_ssize_t most_bytes, int kind, Py_ssize_t header,
         int socket, Py_ssize_t full, double seconds, double pause, double quiet,
     ):
         """``copydata.take_wal`` of the connection at this address. ``kind``: of what is wanted, by its first byte.
 
-        ``full``: so many bytes at once mean that there is more. Other threads go on meanwhile, and this one seldom waits
+        ``full``: so many bytes at once mean that there is more. Other threads go on meanwhile, and this one never waits
         for them: the server would wait for it.
         """
         cdef Py_ssize_t size = 0, last = 0
-        cdef Message[KEPT] kept
         cdef char* message = NULL
-        cdef int count = 1, taken = 0
+        cdef int count = 1
         cdef double left, until
+        cdef bint good = True
         try:
             with nogil:
                 until = _now() + seconds
@@ -110,15 +105,13 @@ cdef class Libpq:
                     if count > 0:
                         if count < header or <unsigned char> message[0] != kind:
                             break
-                        kept[taken].data, kept[taken].size = message, count
+                        good = messages.add(<const unsigned char*> message + header, count - header)
+                        if not good:
+                            break
+                        self.free_memory(message)
                         message = NULL
-                        taken += 1
                         size += count
                         last += count
-                        if taken == KEPT:
-                            taken = 0
-                            with gil:
-                                self._hand_over(messages, kept, KEPT, header)
                         continue
                     left = until - _now()
                     if count < 0 or left <= 0:
@@ -131,20 +124,12 @@ cdef class Libpq:
                     if self.consume_input(<void*> connection) != 1:
                         count = -3
                         break
-            self._hand_over(messages, kept, taken, header)
+            if not good:
+                messages.refuse()
             other = None if message == NULL else PyBytes_FromStringAndSize(message, count)
             return size, count if count <= 0 or other is not None else 1, other
         finally:
             self.free_memory(message)
-
-    cdef int _hand_over(self, list messages, Message* kept, int count, Py_ssize_t header) except -1:
-        cdef int each
-        try:
-            for each in range(count):
-                messages.append(PyBytes_FromStringAndSize(kept[each].data + header, kept[each].size - header))
-        finally:
-            for each in range(count):
-                self.free_memory(kept[each].data)
 
     def take_joined(self, size_t connection, list pieces, Py_ssize_t most_bytes):
         """The same of all that comes, in one piece. Other threads go on meanwhile."""

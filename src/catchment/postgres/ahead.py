@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 
 from catchment.model.lsn import Lsn
 from catchment.postgres.stream import Received, Stream
 
 _AHEAD_SECONDS = 0.025
 _PIECES = 2  # the next is begun as soon as one has ended: nobody has to take it first
+_STEPS_BACK = 5
+
+
+def reader() -> Executor:
+    """A thread to read ahead for the calling one, begun with its first piece; for one stream after the other.
+
+    The caller steps back behind it then, for good. It works for some milliseconds at a time, and a scheduler that is
+    fair lets it; but a local socket is full in half of one, and a server would wait. Who has stepped back can begin
+    no thread that comes first, so this one outlives a connection.
+    """
+    return ThreadPoolExecutor(1, "read-ahead", _step_back, (threading.get_native_id(),))
+
+
+def _step_back(thread: int) -> None:
+    if sys.platform == "linux":  # elsewhere a process has a priority, but not each of its threads
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _STEPS_BACK)
 
 
 class ReadAhead:
@@ -20,9 +39,9 @@ class ReadAhead:
     while it is, what is acknowledged is passed on after the piece.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, reader: Executor) -> None:
         self._stream = stream
-        self._reader = ThreadPoolExecutor(1, "read-ahead")  # starts its thread with the first piece
+        self._reader = reader
         self._ahead: deque[Future[Received]] = deque()
         self._owed: deque[tuple[Lsn, bool]] = deque(maxlen=1)
 
@@ -48,5 +67,5 @@ class ReadAhead:
             self._stream.acknowledge(*self._owed.pop())
 
     def close(self) -> None:
-        self._reader.shutdown()
+        wait(self._ahead)
         self._stream.close()

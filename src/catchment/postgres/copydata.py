@@ -19,6 +19,7 @@ import psycopg
 from psycopg import pq, sql
 
 from catchment.wire.choice import NATIVE, chosen
+from catchment.wire.twin import Messages
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -46,9 +47,9 @@ _COPIED_BYTES = 8 * 2**20
 _NEXT_POSITION_SECONDS = 0.005
 _FULL_BYTES = 64 * 2**10  # less than what libpq reads at once: when so much came, there is more
 
-# The server sends change by change, and to look for each costs more than the change: let some pile up, but fewer than
-# the some 270 that Linux holds for a local socket before the server has to wait.
-_PILE_UP_SECONDS = 0.0003
+# The server sends change by change, and to look for each costs more than the change: let some pile up, but by far fewer
+# than the some 270 that Linux holds for a local socket before the server has to wait.
+_PILE_UP_SECONDS = 0.00015
 _QUIET_SECONDS = 0.005
 _MODULES = {"binary": "psycopg_binary._psycopg", "c": "psycopg_c._psycopg"}
 
@@ -99,7 +100,7 @@ def consume(pgconn: PGconn) -> None:
 
 
 def wait_for_wal(
-    pgconn: PGconn, messages: list[bytes], bell: Bell | None, seconds: float, asked: bool
+    pgconn: PGconn, messages: Messages, bell: Bell | None, seconds: float, asked: bool
 ) -> tuple[bytes | None, Taken]:
     """Wait for the next message: for so long at most, and until the bell rings.
 
@@ -130,7 +131,7 @@ def wait_for_wal(
     return position, taken
 
 
-def take_wal(pgconn: PGconn, messages: list[bytes], most_bytes: int, seconds: float = 0.0) -> Taken:
+def take_wal(pgconn: PGconn, messages: Messages, most_bytes: int, seconds: float = 0.0) -> Taken:
     """Append the WAL data that has arrived, without its headers, until about so many bytes have come.
 
     With ``seconds`` (else 0 or less) also what arrives within that time, until nothing does for a while. Raises
@@ -151,7 +152,7 @@ def _take_rows(pgconn: PGconn, pieces: list[bytes], most_bytes: int) -> Taken:
     return _valid(pgconn, _libpq.take_joined(address, pieces, most_bytes))
 
 
-def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int = 0, header: int = 0) -> Taken:
+def _take_each(pgconn: PGconn, messages: Messages, most_bytes: int, kind: int = 0, header: int = 0) -> Taken:
     size = 0
     while size < most_bytes:
         count, data = pgconn.get_copy_data(1)
@@ -164,7 +165,7 @@ def _take_each(pgconn: PGconn, messages: list[bytes], most_bytes: int, kind: int
     return Taken(size, 1, None)
 
 
-def _take_while(pgconn: PGconn, messages: list[bytes], most_bytes: int, seconds: float) -> Taken:
+def _take_while(pgconn: PGconn, messages: Messages, most_bytes: int, seconds: float) -> Taken:
     until = time.monotonic() + seconds
     size = 0
     while True:
@@ -179,7 +180,7 @@ def _take_while(pgconn: PGconn, messages: list[bytes], most_bytes: int, seconds:
 
 
 def _wait_each(
-    pgconn: PGconn, messages: list[bytes], rope: int, seconds: float, asked: bool
+    pgconn: PGconn, messages: Messages, rope: int, seconds: float, asked: bool
 ) -> tuple[bytes | None, Taken]:
     until = time.monotonic() + seconds
     position: bytes | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -13,6 +14,7 @@ from catchment.model.lsn import Lsn
 from catchment.postgres.bell import Bell
 from catchment.postgres.copydata import KEEPALIVE, ROOM, consume, take_wal, wait_for_wal
 from catchment.postgres.replication import ReplicationConnection
+from catchment.wire.twin import Messages
 
 _STATUS = struct.Struct("!cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -36,7 +38,7 @@ class Received:
     ``goes_on``: the server was still sending when this was enough.
     """
 
-    messages: list[bytes]
+    messages: Sequence[bytes]
     position: Lsn | None = None
     reply_requested: bool = False
     sent_at: datetime = _EPOCH
@@ -85,6 +87,7 @@ class SlotStream:
         self._acknowledged = Lsn(0)
         self._said = self._received = 0.0
         self._asked = True  # where the server is at first
+        self._goes_on = False
         ((timeout,),) = replication.execute("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
         # In milliseconds, 0 for never. The server asks at half of it, but a busy reader does not see the question.
         self._say_every = min(_STATUS_SECONDS, int(timeout) / 3000) if int(timeout) else _STATUS_SECONDS
@@ -101,10 +104,10 @@ class SlotStream:
             raise
 
     def receive(self, timeout: float) -> Received:
-        messages: list[bytes] = []
+        messages = Messages()
         reply_requested = False
         size = 0
-        is_bulk = False
+        is_bulk = self._goes_on
         until = time.monotonic() + _BULK_SECONDS
         with self._replication.translation.around():
             position, taken = wait_for_wal(self._pgconn, messages, self._bell, timeout, self._asked)
@@ -123,7 +126,7 @@ class SlotStream:
                     break
                 if size >= _MOST_BYTES:
                     break
-                is_bulk = size >= _BULK_BYTES
+                is_bulk = is_bulk or size >= _BULK_BYTES
                 seconds = until - time.monotonic() if is_bulk else 0.0
                 taken = take_wal(self._pgconn, messages, _MOST_BYTES - size, seconds)
         now = time.monotonic()
@@ -131,11 +134,11 @@ class SlotStream:
             self._received = now
         if reply_requested:
             self._said = 0.0  # the next acknowledgement is sent, news or not
-        goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and now >= until)
+        self._goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and now >= until)
         if keepalive is None:
-            return Received(messages, reply_requested=reply_requested, goes_on=goes_on)
+            return Received(messages, reply_requested=reply_requested, goes_on=self._goes_on)
         self._asked = False
-        return Received(messages, keepalive.position, reply_requested, keepalive.sent_at, goes_on)
+        return Received(messages, keepalive.position, reply_requested, keepalive.sent_at, self._goes_on)
 
     def _more_belongs(self, size: int) -> bool:
         """Whether to look for more, which belongs to what has come.

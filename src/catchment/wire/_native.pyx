@@ -8,24 +8,18 @@ buffer, whatever the bytes are. Long runs let go of the GIL.
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.object cimport PyObject
 from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from catchment.wire import control
 
-cdef extern from "Python.h":
-    # These macros read fields of objects that a list of ours keeps alive; none of them changes while we look.
-    PyObject* PyList_GET_ITEM(PyObject* list, Py_ssize_t index) noexcept nogil
-    bint PyBytes_Check(PyObject* each) noexcept nogil
-    char* PyBytes_AS_STRING(PyObject* message) noexcept nogil
-    Py_ssize_t PyBytes_GET_SIZE(PyObject* message) noexcept nogil
+from catchment.wire._messages cimport Messages, joined
 
 cdef enum:
     LEAST_ROOM = 64
     LEAST_BYTES = 256
-    MOST_MESSAGES = 8192  # of one run: each copies the references to its messages first
+    MOST_MESSAGES = 8192  # of one run, which may have to copy them first
     FEW_MESSAGES = 64  # a shorter run is over before somebody else would have taken the GIL
     FEW_BYTES = 16384
 
@@ -442,20 +436,20 @@ cdef class Held:
         relation has to be added first, and in front of whatever else it meets.
         """
         cdef Py_ssize_t index = start
-        cdef Py_ssize_t count, done
+        cdef Py_ssize_t done
         cdef uint32_t unknown = 0
         cdef Outcome outcome = DONE
-        cdef list mine
+        cdef Messages mine
         self.begun = []
         while outcome == DONE and index < len(messages):
-            mine = list(messages[index : index + MOST_MESSAGES])
-            count, done = len(mine), 0
+            mine = joined(messages[index : index + MOST_MESSAGES])
+            done = 0
             self.begun_count = 0
-            if count <= FEW_MESSAGES:
-                outcome = self._run(<PyObject*> mine, count, &done, most_rows, most_bytes, &unknown)
+            if mine.count <= FEW_MESSAGES:
+                outcome = self._run(mine.content, mine.ends, mine.count, &done, most_rows, most_bytes, &unknown)
             else:
                 with nogil:
-                    outcome = self._run(<PyObject*> mine, count, &done, most_rows, most_bytes, &unknown)
+                    outcome = self._run(mine.content, mine.ends, mine.count, &done, most_rows, most_bytes, &unknown)
             if outcome == NO_MEMORY:
                 raise MemoryError
             index += done
@@ -466,7 +460,8 @@ cdef class Held:
 
     cdef Outcome _run(
         self,
-        PyObject* messages,
+        const uint8_t* content,
+        const int64_t* ends,
         Py_ssize_t count,
         Py_ssize_t* index,
         int64_t most_rows,
@@ -475,17 +470,14 @@ cdef class Held:
     ) noexcept nogil:
         cdef Rows* rows = NULL
         cdef Outcome outcome
-        cdef PyObject* each
         cdef const uint8_t* message
         cdef Py_ssize_t length, place
         cdef uint32_t oid
         cdef uint8_t kind
         while index[0] < count:
-            each = PyList_GET_ITEM(messages, index[0])
-            if not PyBytes_Check(each):
-                return LEFT
-            message, length = <const uint8_t*> PyBytes_AS_STRING(each), PyBytes_GET_SIZE(each)
-            kind = message[0]  # an empty one ends with a zero byte too
+            message = content + ends[index[0]]
+            length = ends[index[0] + 1] - ends[index[0]]
+            kind = message[0] if length else 0
             index[0] += 1
             if kind == c"I" or kind == c"U" or kind == c"D":
                 if not self.in_transaction:
@@ -606,17 +598,12 @@ cdef class Held:
 
 def kinds(messages):
     """The first byte of each message, 0 for an empty one."""
-    cdef list mine = list(messages)
-    cdef Py_ssize_t count = len(mine)
-    cdef bytearray result = bytearray(count)
+    cdef Messages mine = joined(messages)
+    cdef bytearray result = bytearray(mine.count)
     cdef uint8_t* first = result
     cdef Py_ssize_t number
-    cdef PyObject* each
-    for number in range(count):
-        each = PyList_GET_ITEM(<PyObject*> mine, number)
-        if not PyBytes_Check(each):
-            raise TypeError
-        first[number] = <uint8_t> PyBytes_AS_STRING(each)[0]  # an empty one ends with a zero byte too
+    for number in range(mine.count):
+        first[number] = mine.content[mine.ends[number]] if mine.ends[number] < mine.ends[number + 1] else 0
     return bytes(result)
 
 
@@ -634,7 +621,7 @@ cdef inline void write_32(uint8_t* at, uint32_t number) noexcept nogil:
 
 cdef inline Py_ssize_t xid_size(const uint8_t* message, Py_ssize_t length) noexcept nogil:
     """The size of the transaction's number in a message inside a block; negative for one that is left."""
-    if message[0] == c"O":
+    if length and message[0] == c"O":
         return 0
     if length < 1 + XID_SIZE or message[0] in (c"S", c"E", c"c", c"A"):
         return -1
@@ -642,28 +629,23 @@ cdef inline Py_ssize_t xid_size(const uint8_t* message, Py_ssize_t length) noexc
 
 
 def pack(messages, Py_ssize_t start, uint32_t xid):
-    cdef list mine = list(messages[start:])
-    cdef Py_ssize_t count = len(mine)
+    cdef Messages mine = joined(messages[start:])
+    cdef Py_ssize_t count = mine.count
     cdef Py_ssize_t room = 0
-    cdef Py_ssize_t index, number, length, skipped
+    cdef Py_ssize_t number, length, skipped
     cdef const uint8_t* message
-    cdef PyObject* each
     cdef uint8_t* at
-    for index in range(count):
-        each = PyList_GET_ITEM(<PyObject*> mine, index)
-        if not PyBytes_Check(each):
-            raise TypeError
-        length = PyBytes_GET_SIZE(each)
-        skipped = xid_size(<const uint8_t*> PyBytes_AS_STRING(each), length)
+    for number in range(mine.count):
+        length = mine.ends[number + 1] - mine.ends[number]
+        skipped = xid_size(mine.content + mine.ends[number], length)
         if skipped < 0:
-            count = index
+            count = number
             break
         room += RECORD_SIZE + length - skipped
     cdef bytes records = PyBytes_FromStringAndSize(NULL, room)
-    at = <uint8_t*> PyBytes_AS_STRING(<PyObject*> records)
+    at = <uint8_t*> <char*> records
     for number in range(count):
-        each = PyList_GET_ITEM(<PyObject*> mine, number)
-        message, length = <const uint8_t*> PyBytes_AS_STRING(each), PyBytes_GET_SIZE(each)
+        message, length = mine.content + mine.ends[number], mine.ends[number + 1] - mine.ends[number]
         skipped = xid_size(message, length)
         write_32(at, unsigned_32(message + 1) if skipped else xid)
         write_32(at + XID_SIZE, <uint32_t> (length - skipped))
@@ -679,13 +661,14 @@ def unpack(bytes data, aborted):
     cdef Py_ssize_t end = 0
     cdef Py_ssize_t length
     cdef bint some = len(aborted) > 0
-    cdef list messages = []
+    cdef Messages messages = Messages()
     while size - end >= RECORD_SIZE:
         length = unsigned_32(start + end + XID_SIZE)
         if size - end - RECORD_SIZE < length:
             break
         if not some or unsigned_32(start + end) not in aborted:
-            messages.append(PyBytes_FromStringAndSize(<const char*> start + end + RECORD_SIZE, length))
+            if not messages.add(start + end + RECORD_SIZE, length):
+                messages.refuse()
         end += RECORD_SIZE + length
     return end, messages
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from catchment.model.lsn import Lsn
 from catchment.wire import _native, copytext, pgoutput
+from catchment.wire._messages import Messages
 from catchment.wire._native import kinds, pack, unpack
 from catchment.wire.control import Begin
 from catchment.wire.messages import Control, Relation
 from catchment.wire.rows import all_changed, assembled, committed_at, unchanged, validated
 
-__all__ = ["Decoder", "kinds", "pack", "parse", "render", "unpack"]
+__all__ = ["Decoder", "Messages", "kinds", "pack", "parse", "render", "unpack"]
 
 
 class Decoder(pgoutput.Decoder):

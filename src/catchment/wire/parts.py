@@ -17,6 +17,10 @@ _BLOCKS = b"SEcA"
 _WITHOUT_XID = b"O"
 
 
+Messages = list[bytes]
+"""What messages are gathered in."""
+
+
 def pack(messages: Sequence[bytes], start: int, xid: int) -> tuple[int, bytes]:
     """The messages from ``start`` on that stand inside a block of this transaction, as records.
 
@@ -38,9 +42,9 @@ def pack(messages: Sequence[bytes], start: int, xid: int) -> tuple[int, bytes]:
     return index, b"".join(parts)
 
 
-def unpack(data: bytes, aborted: Collection[int]) -> tuple[int, list[bytes]]:
+def unpack(data: bytes, aborted: Collection[int]) -> tuple[int, Messages]:
     """The messages of the whole records that ``data`` begins with, those rolled back left out, and where these end."""
-    messages: list[bytes] = []
+    messages = Messages()
     end = 0
     while len(data) - end >= RECORD.size:
         subtransaction, length = RECORD.unpack_from(data, end)

@@ -22,7 +22,7 @@ _ABORT = Struct(">BII")
 _BEGIN = Struct(">BqqI")
 _PLAIN_COMMIT = Struct(">BBqqq")
 
-_BLOCKS = set(b"SEcA")
+_BLOCKS = b"SEcA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Blocks:
 
     def concern(self, messages: Sequence[bytes]) -> bool:
         """Whether any of these messages is inside a block, or about one."""
-        return self.xid is not None or not _BLOCKS.isdisjoint(kinds(messages))
+        letters = kinds(messages)
+        return self.xid is not None or any(letter in letters for letter in _BLOCKS)
 
     def take(self, message: bytes) -> bytes | Committed | Aborted | None:
         """What a message amounts to: itself outside of blocks, null where one begins or ends. Raises DecodeError.
