@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from struct import pack
+from zlib import crc32
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catchment.changes.backfilled import as_rows
 from catchment.log.payload import FORMAT, decode, encode
 from catchment.model.batch import (
     Batch,
     Event,
     Message,
+    PackedRows,
     Place,
     RefillFinished,
     RefillStarted,
@@ -25,6 +31,7 @@ from catchment.model.batch import (
 from catchment.model.errors import LogCorrupt
 from catchment.model.lsn import Lsn
 from catchment.model.table import Column, ReplicaIdentity, Table
+from catchment.pipeline.held import HeldRows
 
 NOW = datetime(2026, 11, 23, 10, 11, 12, 131415, tzinfo=UTC)
 
@@ -143,6 +150,37 @@ def test_promise_5_a_damaged_byte_is_noticed(data: st.DataObject) -> None:
 def test_promise_5_a_cut_batch_is_noticed(length: int) -> None:
     with pytest.raises(LogCorrupt):
         decode(encode(eight_columns(1))[:length])
+
+
+def test_a_batch_in_the_format_before_is_read() -> None:
+    batch = eight_columns(3)
+    checked = encode(batch)[6:]
+    assert decode(pack("<HI", 2, crc32(checked)) + checked) == batch
+
+
+def test_promise_4_rows_that_a_backfill_held_come_back_behind_the_others(tmp_path: Path) -> None:
+    batch = eight_columns(2)
+    table = batch.rows[0].table
+    values = [pa.array([text, None, "", "é🦦\t"], pa.string()) for text in "abcdefgh"]
+    held = HeldRows(tmp_path / "held", len(values))
+    held.write(values)
+    held.write([column.slice(1, 2) for column in values])
+    held.finish()
+    first = Place(7, Lsn(8), 0, NOW)
+    told = []
+    for (message, count), columns in zip(held.packed(), held.chunks(), strict=True):
+        assert count == len(columns[0])
+        packed = PackedRows(table, message, count, first, "refill")
+        rows = decode(encode(replace(batch, packed=packed))).rows
+        assert rows[:-1] == batch.rows
+        assert rows[-1] == TableRows(table, as_rows(table, columns, first), "refill")
+        rows[-1].data.validate(full=True)
+        assert replace(batch, packed=packed).changes == batch.changes + count
+        told.append(rows[-1].data.to_pydict())
+    held.remove()
+    assert told[0]["notes"] == ["h", None, "", "é🦦\t"]
+    assert told[1]["_op"] == ["r", "r"]
+    assert told[1]["_seq"] == [7, 8]
 
 
 def test_another_format_is_refused_with_its_remedy() -> None:

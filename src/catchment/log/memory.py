@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from catchment.log.base import Span, State, Tail
 from catchment.log.continuity import NO_CHANGES, NO_LOG, Standing
-from catchment.log.payload import encode
+from catchment.log.payload import decode, encode
 from catchment.model.batch import Batch
 from catchment.model.errors import LogBusy, LogTrimmed
 from catchment.model.frontier import Frontier
@@ -60,8 +60,10 @@ class MemoryWriter:
 
     def append(self, batch: Batch, state: State = NO_CHANGES) -> int:
         standing = self._standing.step(self._source, batch, state)
+        payload = encode(batch)
         with self._record.changed:
-            self._record.stored.append(_Stored(standing.offset, batch, len(encode(batch)), datetime.now(UTC)))
+            stored = _Stored(standing.offset, decode(payload), len(payload), datetime.now(UTC))
+            self._record.stored.append(stored)
             self._record.standing = self._standing = standing
             self._record.changed.notify_all()
         return standing.offset

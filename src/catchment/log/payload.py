@@ -3,14 +3,16 @@
 ::
 
     uint16  format version        little-endian, like everything here
-    uint32  CRC-32 of all that follows
+    uint32  CRC-32 of all that follows, begun with the format
     uint64  length of the body
     body, compressed as one LZ4 frame:
         uint32  length of the header
         header  JSON: the batch's fields, its events, and the lengths of what follows
         shapes  JSON: each table's shape once; header, events and rows point to it by position
         (zeros up to a multiple of 8)
-        rows    one Arrow record batch message each, without its schema: names and types follow from the shape
+        rows    one Arrow record batch message each, without its schema: names and types follow from the shape; or as
+                a backfill held them, compressed, the table's columns alone: then the header says where the first
+                row stands, which format 2 did not know
 
 The body is compressed as a whole, since a record batch of one row is mostly the zeros of its own metadata.
 https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format
@@ -28,10 +30,12 @@ from zlib import crc32
 
 import pyarrow as pa
 
+from catchment.changes.backfilled import unpacked
 from catchment.model.batch import (
     Batch,
     Event,
     Message,
+    PackedRows,
     Place,
     RefillFinished,
     RefillStarted,
@@ -44,7 +48,9 @@ from catchment.model.errors import LogCorrupt
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 
-FORMAT = 2
+FORMAT = 3
+_CHECKSUM_BEGINS = {2: 0, FORMAT: FORMAT}
+"""For each format that is read; format 2 did not check its own number."""
 
 _VERSION = struct.Struct("<H")
 _CHECKSUM = struct.Struct("<I")
@@ -63,7 +69,7 @@ def encode(batch: Batch) -> bytes:
     """The stored form of ``batch``; ``decode`` gives an equal one back."""
     shapes: dict[Table, int] = {}
     messages = [rows.data.serialize() for rows in batch.rows]
-    header = {
+    header: Json = {
         "source": batch.source,
         "after": int(batch.after),
         "until": int(batch.until),
@@ -76,6 +82,12 @@ def encode(batch: Batch) -> bytes:
             for rows, message in zip(batch.rows, messages, strict=True)
         ],
     }
+    if (packed := batch.packed) is not None:
+        messages.append(packed.message)
+        first = _place_to_json(packed.first)
+        header["rows"].append(
+            [_position(packed.table, shapes), packed.refill, packed.message.size, packed.count, first]
+        )
     shape_texts = [_shape_text(table) for table in shapes]
     header["shapes"] = [len(text) for text in shape_texts]
     header_text = json.dumps(header, separators=(",", ":")).encode()
@@ -83,7 +95,7 @@ def encode(batch: Batch) -> bytes:
     padding = bytes(-sum(map(len, sections)) % _ALIGNMENT)
     body = b"".join([*sections, padding, *messages])
     checked = _BODY_LENGTH.pack(len(body)) + _CODEC.compress(body, asbytes=True)
-    return _VERSION.pack(FORMAT) + _CHECKSUM.pack(crc32(checked)) + checked
+    return _VERSION.pack(FORMAT) + _CHECKSUM.pack(crc32(checked, _CHECKSUM_BEGINS[FORMAT])) + checked
 
 
 def decode(data: bytes) -> Batch:
@@ -91,13 +103,13 @@ def decode(data: bytes) -> Batch:
     if len(data) < _BODY:
         raise LogCorrupt(f"a batch of {len(data)} bytes is cut off")
     (version,) = _VERSION.unpack_from(data)
-    if version != FORMAT:
+    if version not in _CHECKSUM_BEGINS:
         raise LogCorrupt(
             f"a batch is stored in format {version}, this program reads format {FORMAT}",
             remedy="use the version of Catchment that wrote it, or a later one",
         )
     (checksum,) = _CHECKSUM.unpack_from(data, _VERSION.size)
-    if crc32(memoryview(data)[_CHECKED:]) != checksum:
+    if crc32(memoryview(data)[_CHECKED:], _CHECKSUM_BEGINS[version]) != checksum:
         raise LogCorrupt("a batch's checksum is wrong")
     (body_length,) = _BODY_LENGTH.unpack_from(data, _CHECKED)
     return _decode_body(_CODEC.decompress(memoryview(data)[_BODY:], body_length))
@@ -114,9 +126,13 @@ def _decode_body(body: pa.Buffer) -> Batch:
     tables = [table for table, _ in shapes]
     at += -at % _ALIGNMENT
     rows = []
-    for position, refill, length in header["rows"]:
-        table, schema = shapes[position]
-        rows.append(TableRows(table, pa.ipc.read_record_batch(body[at : at + length], schema), refill))
+    for position, refill, length, *packed in header["rows"]:
+        (table, schema), message = shapes[position], body[at : at + length]
+        if packed:
+            count, first = packed
+            rows.append(unpacked(PackedRows(table, message, count, _place(first), refill)))
+        else:
+            rows.append(TableRows(table, pa.ipc.read_record_batch(message, schema), refill))
         at += length
     return Batch(
         source=header["source"],

@@ -116,13 +116,28 @@ class TableRows:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedRows:
+    """Rows of one table that a backfill has read, packed as it held them: a log stores them as they are.
+
+    ``message``: ``count`` rows of the table's columns alone, as strings, an encapsulated message of Arrow's. ``first``:
+    where the first of them stands; the others follow it by ``_seq``.
+    """
+
+    table: Table
+    message: pa.Buffer
+    count: int
+    first: Place
+    refill: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Consecutive changes of one source: first the events, then the rows.
 
     ``after`` is exclusive, ``until`` the end of the last transaction in it. A transaction larger than one batch goes
     on in the next: such a part has ``ends_transaction`` false, ``until`` equal to ``after`` and is numbered by ``part``
     from 0; the last part closes the run. A batch with neither events nor rows states that nothing of interest
-    happened up to ``until``.
+    happened up to ``until``. ``packed`` is only on its way into a log, which gives it back behind the other rows.
     """
 
     source: str
@@ -133,8 +148,9 @@ class Batch:
     committed_at: datetime
     events: tuple[Event, ...] = ()
     rows: tuple[TableRows, ...] = ()
+    packed: PackedRows | None = None
 
     @property
     def changes(self) -> int:
         """How many rows it carries."""
-        return sum(rows.data.num_rows for rows in self.rows)
+        return sum(rows.data.num_rows for rows in self.rows) + (self.packed.count if self.packed else 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from catchment.changes.backfilled import held_schema
 from catchment.model.errors import LogFull
 
 
@@ -17,7 +18,8 @@ class HeldRows:
 
     def __init__(self, path: Path, columns: int) -> None:
         self._path = path
-        self._schema = pa.schema([pa.field(str(position), pa.string()) for position in range(columns)])
+        self._schema = held_schema(columns)
+        self._counts: list[int] = []
         self.rows = 0
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with full_disk("the rows of a backfill"):
@@ -31,6 +33,7 @@ class HeldRows:
         batch = pa.RecordBatch.from_arrays(list(columns), schema=self._schema)
         with full_disk("the rows of a backfill"):
             self._writer.write_batch(batch)
+        self._counts.append(batch.num_rows)
         self.rows += batch.num_rows
 
     def finish(self) -> None:
@@ -43,6 +46,14 @@ class HeldRows:
         with pa.memory_map(str(self._path)) as file, pa.ipc.open_stream(file) as reader:
             for batch in reader:
                 yield batch.columns
+
+    def packed(self) -> Iterator[tuple[pa.Buffer, int]]:
+        """The same, each chunk still packed, with the number of its rows."""
+        with pa.memory_map(str(self._path)) as file:
+            messages = pa.ipc.MessageReader.open_stream(file)
+            messages.read_next_message()  # their schema
+            for count in self._counts:
+                yield messages.read_next_message().serialize(), count
 
     def remove(self) -> None:
         """Delete the file."""

@@ -76,6 +76,8 @@ class Pieces:
 
     def _tell(self, refill: Refill, cycle: Cycle, table: Table, kept: Window) -> tuple[Refill, Keys]:
         """Append the rows that were read, brought forward; returns also the keys of rows that wait to be read."""
+        if not kept.all:
+            return self._teller.packed(refill, table, cycle.held.packed()), []
         first = cycle.piece.first
         forward = Forward(table, kept.unseen, told=not first)
         chunks = chain(map(forward.held, cycle.held.chunks()), (forward.rest() for _ in range(1)))

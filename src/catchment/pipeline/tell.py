@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from catchment.changes.backfilled import as_rows
 from catchment.log.base import LogWriter, State
-from catchment.model.batch import Batch, Event, RefillFinished, RefillStarted, TableRows
+from catchment.model.batch import Batch, Event, PackedRows, Place, RefillFinished, RefillStarted, TableRows
 from catchment.model.table import Table
 from catchment.pipeline.state import MENDED, REFILL, SEQUENCE, TARGET, Refill, encode
 from catchment.wire.twin import Decoder
@@ -55,19 +55,34 @@ class Teller:
         first = self._decoder.sequence
         for columns in chunks:
             if columns and len(columns[0]):
-                rows = as_rows(table, columns, self._decoder.sequence, self._writer.tail.frontier)
+                rows = as_rows(table, columns, self._next())
                 self._decoder.sequence += rows.num_rows
                 self._say(rows=(TableRows(table, rows, refill.id),))
         return replace(refill, rows=refill.rows + self._decoder.sequence - first)
+
+    def packed(self, refill: Refill, table: Table, chunks: Iterable[tuple[pa.Buffer, int]]) -> Refill:
+        """The same of rows that are told as they were held, each chunk with the number of its rows."""
+        told = 0
+        for message, count in chunks:
+            rows = PackedRows(table, message, count, self._next(), refill.id)
+            self._decoder.sequence += count
+            told += count
+            self._say(packed=rows)
+        return replace(refill, rows=refill.rows + told)
+
+    def _next(self) -> Place:
+        """Where the next row stands that did not come from the stream."""
+        frontier = self._writer.tail.frontier
+        return Place(self._decoder.sequence + 1, frontier.lsn, 0, frontier.committed_at)
 
     def mended(
         self, refill: Refill, table: Table, gone: Sequence[pa.Array[Any]], rows: Iterable[Sequence[pa.Array[Any]]]
     ) -> Refill:
         """Rows that are not there and rows as they are, all in one batch: a target shows both or neither."""
-        first, at = self._decoder.sequence, self._writer.tail.frontier
+        first = self._decoder.sequence
         pieces = []
         for op, columns in (("d", gone), *(("r", columns) for columns in rows)):
-            pieces.append(as_rows(table, columns, self._decoder.sequence, at, "d" if op == "d" else "r"))
+            pieces.append(as_rows(table, columns, self._next(), "d" if op == "d" else "r"))
             self._decoder.sequence += len(columns[0])
         (batch,) = pa.Table.from_batches(pieces).combine_chunks().to_batches() or pieces[:1]
         if batch.num_rows:
@@ -88,7 +103,11 @@ class Teller:
         self._say((RefillFinished(refill.id),) if refill.started else (), state=state)
 
     def _say(
-        self, events: tuple[Event, ...] = (), rows: tuple[TableRows, ...] = (), state: State | None = None
+        self,
+        events: tuple[Event, ...] = (),
+        rows: tuple[TableRows, ...] = (),
+        packed: PackedRows | None = None,
+        state: State | None = None,
     ) -> None:
         frontier = self._writer.tail.frontier
         batch = Batch(
@@ -100,5 +119,6 @@ class Teller:
             committed_at=frontier.committed_at,
             events=events,
             rows=rows,
+            packed=packed,
         )
         self._append(batch, {SEQUENCE: encode({"last": self._decoder.sequence}), **self._changes(), **(state or {})})

@@ -13,7 +13,7 @@ from catchment.postgres.stream import Received, Stream
 
 _AHEAD_SECONDS = 0.025
 _PIECES = 2  # the next is begun as soon as one has ended: nobody has to take it first
-_STEPS_BACK = 5
+_STEPS_BACK = 10
 
 
 def reader() -> Executor:
