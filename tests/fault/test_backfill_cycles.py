@@ -19,8 +19,9 @@ CREATE TABLE large (id int PRIMARY KEY, n int NOT NULL, text text, kept text) WI
 ALTER TABLE large ALTER kept SET STORAGE EXTERNAL;
 INSERT INTO large SELECT n, 0, repeat('x', 100),
     CASE WHEN n % 50 = 0 THEN repeat(md5(n::text), 80) END FROM generate_series(1, {ROWS}) n;
-CREATE PUBLICATION catchment FOR ALL TABLES;
+CREATE PUBLICATION catchment FOR TABLE large WHERE (md5(repeat(to_hex(id), 500)) <> '')
 """
+# The filter lets everything through, but takes its time: a fast machine would read the table in one cycle.
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def test_promise_1_a_table_read_in_many_cycles_under_writes_and_kills_is_whole(
         hub.start()
         kills = 0
         while not has_appeared(ods_database):
-            if kills < 2 and told(hub) > kills * ROWS // 3:
+            if is_read(source) if kills == 0 else kills == 1 and told(hub) > ROWS // 3:
                 hub.kill_worker(chance)
                 kills += 1
         assert kills, "it was read too fast to be disturbed"
@@ -91,6 +92,11 @@ def test_promise_1_a_table_read_in_many_cycles_under_writes_and_kills_is_whole(
 def has_appeared(ods: str) -> bool:
     """Whether the first load is over."""
     return one(ods, "SELECT to_regclass('orders.large') IS NOT NULL") is True
+
+
+def is_read(source: str) -> bool:
+    """Whether a backfill is reading just now."""
+    return one(source, "SELECT count(*) > 0 FROM pg_stat_progress_copy WHERE tuples_processed > 1000") is True
 
 
 def told(hub: RunningHub) -> int:
