@@ -42,7 +42,7 @@ def connection(source_database: str, gathering: type[Messages]) -> Iterator[psyc
 
 
 def test_a_table_comes_in_whole_rows_and_pieces(connection: psycopg.Connection) -> None:
-    pieces = list(copied(connection, f"COPY ({ROWS}) TO STDOUT".encode()))
+    pieces = list(map(bytes, copied(connection, f"COPY ({ROWS}) TO STDOUT".encode())))
     assert len(pieces) > 1
     assert all(piece.endswith(b"\n") for piece in pieces)
     assert b"".join(pieces) == b"".join(b"%d\t%s\n" % (n, b"x" * (n % 100)) for n in range(1, 200001))

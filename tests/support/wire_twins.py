@@ -20,6 +20,7 @@ class Twin:
     name: str
     Decoder: type[pgoutput.Decoder]
     Messages: type[parts.Messages]
+    joined: Callable[[parts.Messages], memoryview]
     kinds: Callable[[Sequence[bytes]], bytes]
     parse: Callable[[bytes, int], list[Any]]
     render: Callable[[Sequence[Any]], memoryview]
@@ -31,6 +32,7 @@ REFERENCE = Twin(
     PYTHON,
     pgoutput.Decoder,
     parts.Messages,
+    parts.joined,
     pgoutput.kinds,
     copytext.parse,
     copytext.render,
@@ -48,6 +50,7 @@ def compiled() -> Twin:
         NATIVE,
         native.Decoder,
         native.Messages,
+        native.joined,
         native.kinds,
         native.parse,
         native.render,
@@ -89,7 +92,7 @@ def told_of_stream(twin: Twin, resume: int, sequence: int, pieces: Iterable[Piec
     return told
 
 
-def gathered(twin: Twin, messages: Iterable[bytes]) -> Sequence[bytes]:
+def gathered(twin: Twin, messages: Iterable[bytes]) -> parts.Messages:
     """The same messages in what the twin gathers them in."""
     together = twin.Messages()
     for message in messages:

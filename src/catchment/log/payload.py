@@ -5,14 +5,14 @@
     uint16  format version        little-endian, like everything here
     uint32  CRC-32 of all that follows, begun with the format
     uint64  length of the body
+    uint64  length of the packed rows; format 2 did not know them
     body, compressed as one LZ4 frame:
         uint32  length of the header
         header  JSON: the batch's fields, its events, and the lengths of what follows
         shapes  JSON: each table's shape once; header, events and rows point to it by position
         (zeros up to a multiple of 8)
-        rows    one Arrow record batch message each, without its schema: names and types follow from the shape; or as
-                a backfill held them, compressed, the table's columns alone: then the header says where the first
-                row stands, which format 2 did not know
+        rows    one Arrow record batch message each, without its schema: names and types follow from the shape
+    packed rows, as a backfill held them: such a message too, compressed by itself, of the table's columns alone
 
 The body is compressed as a whole, since a record batch of one row is mostly the zeros of its own metadata.
 https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format
@@ -54,10 +54,9 @@ _CHECKSUM_BEGINS = {2: 0, FORMAT: FORMAT}
 
 _VERSION = struct.Struct("<H")
 _CHECKSUM = struct.Struct("<I")
-_BODY_LENGTH = struct.Struct("<Q")
+_LENGTHS = {2: struct.Struct("<Q"), FORMAT: struct.Struct("<QQ")}
 _HEADER_LENGTH = struct.Struct("<I")
 _CHECKED = _VERSION.size + _CHECKSUM.size
-_BODY = _CHECKED + _BODY_LENGTH.size
 _ALIGNMENT = 8
 _SHAPES_KEPT = 4096
 _CODEC = pa.Codec("lz4")
@@ -82,25 +81,25 @@ def encode(batch: Batch) -> bytes:
             for rows, message in zip(batch.rows, messages, strict=True)
         ],
     }
+    message: bytes | pa.Buffer = b""
     if (packed := batch.packed) is not None:
-        messages.append(packed.message)
-        first = _place_to_json(packed.first)
-        header["rows"].append(
-            [_position(packed.table, shapes), packed.refill, packed.message.size, packed.count, first]
-        )
+        message = packed.message
+        place = _place_to_json(packed.first)
+        header["packed"] = [_position(packed.table, shapes), packed.refill, packed.count, place]
     shape_texts = [_shape_text(table) for table in shapes]
     header["shapes"] = [len(text) for text in shape_texts]
     header_text = json.dumps(header, separators=(",", ":")).encode()
     sections = [_HEADER_LENGTH.pack(len(header_text)), header_text, *shape_texts]
     padding = bytes(-sum(map(len, sections)) % _ALIGNMENT)
     body = b"".join([*sections, padding, *messages])
-    checked = _BODY_LENGTH.pack(len(body)) + _CODEC.compress(body, asbytes=True)
+    lengths = _LENGTHS[FORMAT].pack(len(body), len(message))
+    checked = b"".join([lengths, _CODEC.compress(body, asbytes=True), message])
     return _VERSION.pack(FORMAT) + _CHECKSUM.pack(crc32(checked, _CHECKSUM_BEGINS[FORMAT])) + checked
 
 
 def decode(data: bytes) -> Batch:
     """The batch that ``encode`` was given. Raises LogCorrupt for bytes that it did not make, or another version's."""
-    if len(data) < _BODY:
+    if len(data) < _CHECKED:
         raise LogCorrupt(f"a batch of {len(data)} bytes is cut off")
     (version,) = _VERSION.unpack_from(data)
     if version not in _CHECKSUM_BEGINS:
@@ -111,11 +110,13 @@ def decode(data: bytes) -> Batch:
     (checksum,) = _CHECKSUM.unpack_from(data, _VERSION.size)
     if crc32(memoryview(data)[_CHECKED:], _CHECKSUM_BEGINS[version]) != checksum:
         raise LogCorrupt("a batch's checksum is wrong")
-    (body_length,) = _BODY_LENGTH.unpack_from(data, _CHECKED)
-    return _decode_body(_CODEC.decompress(memoryview(data)[_BODY:], body_length))
+    body_length, *packed_length = _LENGTHS[version].unpack_from(data, _CHECKED)
+    end = len(data) - sum(packed_length)
+    body = _CODEC.decompress(memoryview(data)[_CHECKED + _LENGTHS[version].size : end], body_length)
+    return _decode_body(body, data[end:])
 
 
-def _decode_body(body: pa.Buffer) -> Batch:
+def _decode_body(body: pa.Buffer, message: bytes) -> Batch:
     (header_length,) = _HEADER_LENGTH.unpack_from(body)
     at = _HEADER_LENGTH.size + header_length
     header = json.loads(body[_HEADER_LENGTH.size : at].to_pybytes())
@@ -126,14 +127,13 @@ def _decode_body(body: pa.Buffer) -> Batch:
     tables = [table for table, _ in shapes]
     at += -at % _ALIGNMENT
     rows = []
-    for position, refill, length, *packed in header["rows"]:
-        (table, schema), message = shapes[position], body[at : at + length]
-        if packed:
-            count, first = packed
-            rows.append(unpacked(PackedRows(table, message, count, _place(first), refill)))
-        else:
-            rows.append(TableRows(table, pa.ipc.read_record_batch(message, schema), refill))
+    for position, refill, length in header["rows"]:
+        table, schema = shapes[position]
+        rows.append(TableRows(table, pa.ipc.read_record_batch(body[at : at + length], schema), refill))
         at += length
+    if (packed := header.get("packed")) is not None:
+        position, refill, count, first = packed
+        rows.append(unpacked(PackedRows(tables[position], pa.py_buffer(message), count, _place(first), refill)))
     return Batch(
         source=header["source"],
         after=Lsn(header["after"]),

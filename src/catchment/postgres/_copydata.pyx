@@ -1,9 +1,7 @@
 # cython: language_level=3
-"""The inner loop of ``copydata``: out of libpq's buffer, into bytes, without a step in Python for each message."""
+"""The inner loop of ``copydata``: out of libpq's buffer, into one of ours, without a step in Python for each message."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
 from catchment.wire._messages cimport Messages
@@ -87,7 +85,7 @@ cdef class Libpq:
         self, size_t connection, Messages messages not None, Py_ssize_t most_bytes, int kind, Py_ssize_t header,
         int socket, Py_ssize_t full, double seconds, double pause, double quiet,
     ):
-        """``copydata.take_wal`` of the connection at this address. ``kind``: of what is wanted, by its first byte.
+        """``copydata.take_wal`` of the connection at this address. ``kind``: of what is wanted, by its first byte; or 0.
 
         ``full``: so many bytes at once mean that there is more. Other threads go on meanwhile, and this one never waits
         for them: the server would wait for it.
@@ -103,7 +101,7 @@ cdef class Libpq:
                 while size < most_bytes:
                     count = self.get_copy_data(<void*> connection, &message, 1)
                     if count > 0:
-                        if count < header or <unsigned char> message[0] != kind:
+                        if kind and (count < header or <unsigned char> message[0] != kind):
                             break
                         good = messages.add(<const unsigned char*> message + header, count - header)
                         if not good:
@@ -118,7 +116,7 @@ cdef class Libpq:
                         break
                     if last == 0 and _poll_readable(socket, min(left, quiet)) == 0:
                         break
-                    if 0 < last < full:
+                    if pause and 0 < last < full:
                         _sleep(pause)
                     last = 0
                     if self.consume_input(<void*> connection) != 1:
@@ -130,35 +128,6 @@ cdef class Libpq:
             return size, count if count <= 0 or other is not None else 1, other
         finally:
             self.free_memory(message)
-
-    def take_joined(self, size_t connection, list pieces, Py_ssize_t most_bytes):
-        """The same of all that comes, in one piece. Other threads go on meanwhile."""
-        cdef Py_ssize_t size = 0, room = 0
-        cdef char* joined = NULL
-        cdef char* grown
-        cdef char* message = NULL
-        cdef int count = 1
-        try:
-            with nogil:
-                while size < most_bytes:
-                    count = self.get_copy_data(<void*> connection, &message, 1)
-                    if count <= 0:
-                        break
-                    if size + count > room:
-                        room = 2 * (size + count)
-                        grown = <char*> realloc(joined, room)
-                        if grown == NULL:
-                            self.free_memory(message)
-                            raise MemoryError
-                        joined = grown
-                    memcpy(joined + size, message, count)
-                    self.free_memory(message)
-                    size += count
-            if size:
-                pieces.append(PyBytes_FromStringAndSize(joined, size))
-        finally:
-            free(joined)
-        return size, count if count <= 0 else 1, None
 
 
 cdef int READABLE = 2

@@ -234,7 +234,7 @@ class ComparedTable:
 
     def _texts(self, width: int, statement: str, *parts: sql.Composable) -> Columns:
         with self._translation.around(self._name):
-            data = b"".join(copied(self._connection, self._query(statement, *parts)))
+            data = b"".join(map(bytes, copied(self._connection, self._query(statement, *parts))))
         return parse(data, width)
 
     def _query(self, statement: str, *parts: sql.Composable) -> bytes:

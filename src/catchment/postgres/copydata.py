@@ -19,7 +19,7 @@ import psycopg
 from psycopg import pq, sql
 
 from catchment.wire.choice import NATIVE, chosen
-from catchment.wire.twin import Messages
+from catchment.wire.twin import Messages, joined
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -64,30 +64,40 @@ class Taken(NamedTuple):
     other: bytes | None
 
 
-def copied(connection: psycopg.Connection, statement: bytes | sql.Composed) -> Iterator[bytes]:
+class _Patience(NamedTuple):
+    """For how long to go on, and with nothing coming; ``pause``: before the next look where only little had come."""
+
+    seconds: float
+    quiet: float
+    pause: float
+
+
+_FOR_ROWS = _Patience(1.0, 1.0, 0.0)  # which come in larger pieces, and are waited for again and again
+
+
+def copied(connection: psycopg.Connection, statement: bytes | sql.Composed) -> Iterator[memoryview]:
     """What ``COPY … TO STDOUT`` sends, in whole rows, a few megabytes at a time; never nothing.
 
-    An iteration that is left cancels the COPY. Raises psycopg's errors.
+    Each piece is there until the next is asked for. An iteration that is left cancels the COPY. Raises psycopg's
+    errors.
     """
     pgconn = connection.pgconn
-    poller = select.poll()
-    poller.register(pgconn.socket, select.POLLIN)
-    rows: list[bytes] = []
+    rows = Messages()
     size = 0
     with connection.cursor().copy(statement):
-        while (taken := _take_rows(pgconn, rows, _COPIED_BYTES - size)).state >= 0:
+        while (taken := _take(pgconn, rows, _COPIED_BYTES - size, _FOR_ROWS)).state >= 0:
             size += taken.size
             if size >= _COPIED_BYTES:
-                yield b"".join(rows)
-                rows, size = [], 0
-            elif taken.state == 0:
-                poller.poll()
-                consume(pgconn)
+                with joined(rows) as piece:
+                    yield piece
+                rows.clear()
+                size = 0
         for result in list(iter(pgconn.get_result, None)):
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise psycopg.errors.error_from_result(result)
     if rows:
-        yield b"".join(rows)
+        with joined(rows) as piece:
+            yield piece
 
 
 def consume(pgconn: PGconn) -> None:
@@ -137,45 +147,47 @@ def take_wal(pgconn: PGconn, messages: Messages, most_bytes: int, seconds: float
     With ``seconds`` (else 0 or less) also what arrives within that time, until nothing does for a while. Raises
     psycopg's OperationalError.
     """
+    patience = _Patience(seconds, _QUIET_SECONDS, _PILE_UP_SECONDS)
+    return _take(pgconn, messages, most_bytes, patience, WAL_DATA, WAL_DATA_HEADER)
+
+
+def _take(
+    pgconn: PGconn, messages: Messages, most_bytes: int, patience: _Patience, kind: int = 0, header: int = 0
+) -> Taken:
+    """Append messages of a kind, or all, without their headers."""
     address = _address(pgconn)
     if _libpq is None or address is None:
-        return _take_while(pgconn, messages, most_bytes, seconds)
-    waiting = (pgconn.socket, _FULL_BYTES, seconds, _PILE_UP_SECONDS, _QUIET_SECONDS)
-    return _valid(pgconn, _libpq.take(address, messages, most_bytes, WAL_DATA, WAL_DATA_HEADER, *waiting))
+        return _take_while(pgconn, messages, most_bytes, patience, kind, header)
+    waiting = (pgconn.socket, _FULL_BYTES, patience.seconds, patience.pause, patience.quiet)
+    return _valid(pgconn, _libpq.take(address, messages, most_bytes, kind, header, *waiting))
 
 
-def _take_rows(pgconn: PGconn, pieces: list[bytes], most_bytes: int) -> Taken:
-    """Append what has arrived, in pieces of whole rows."""
-    address = _address(pgconn)
-    if _libpq is None or address is None:
-        return _take_each(pgconn, pieces, most_bytes)
-    return _valid(pgconn, _libpq.take_joined(address, pieces, most_bytes))
-
-
-def _take_each(pgconn: PGconn, messages: Messages, most_bytes: int, kind: int = 0, header: int = 0) -> Taken:
+def _take_each(pgconn: PGconn, messages: Messages, most_bytes: int, kind: int, header: int) -> Taken:
     size = 0
     while size < most_bytes:
         count, data = pgconn.get_copy_data(1)
         if count <= 0:
             return Taken(size, count, None)
-        if header and (count < header or data[0] != kind):
+        if kind and (count < header or data[0] != kind):
             return Taken(size, count, bytes(data))
         messages.append(bytes(data[header:]))
         size += count
     return Taken(size, 1, None)
 
 
-def _take_while(pgconn: PGconn, messages: Messages, most_bytes: int, seconds: float) -> Taken:
-    until = time.monotonic() + seconds
+def _take_while(
+    pgconn: PGconn, messages: Messages, most_bytes: int, patience: _Patience, kind: int, header: int
+) -> Taken:
+    until = time.monotonic() + patience.seconds
     size = 0
     while True:
-        taken = _take_each(pgconn, messages, most_bytes - size, WAL_DATA, WAL_DATA_HEADER)
+        taken = _take_each(pgconn, messages, most_bytes - size, kind, header)
         size += taken.size
         left = until - time.monotonic()
-        if taken.state != 0 or left <= 0 or not (taken.size or _poll(min(left, _QUIET_SECONDS), pgconn.socket)):
+        if taken.state != 0 or left <= 0 or not (taken.size or _poll(min(left, patience.quiet), pgconn.socket)):
             return taken._replace(size=size)
         if 0 < taken.size < _FULL_BYTES:
-            time.sleep(_PILE_UP_SECONDS)
+            time.sleep(patience.pause)
         pgconn.consume_input()
 
 

@@ -9,7 +9,7 @@ cdef class Messages:
     cdef Py_ssize_t count
     cdef Py_ssize_t _content_room, _ends_room
     cdef Messages _whole
-    cdef bint _is_shared
+    cdef Py_ssize_t _readers
 
     cdef bint add(self, const uint8_t* message, Py_ssize_t length) noexcept nogil
     cdef refuse(self)

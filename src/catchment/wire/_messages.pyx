@@ -3,6 +3,8 @@
 
 from collections.abc import Sequence
 
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
@@ -12,18 +14,33 @@ cdef enum:
     LEAST_BYTES = 4096
 
 
+@cython.no_gc  # there are no cycles, and a collector that cleared a slice would have it free what is not its own
 cdef class Messages:
-    """A sequence of bytes. A slice of it shares its memory; nothing can be added to either from then on."""
+    """A sequence of bytes, and a buffer of them all, one behind the other.
+
+    A slice and a view of the buffer share its memory, which stays as it is for as long as they are there.
+    """
 
     def __dealloc__(self):
         if self._whole is None:
             free(self.content)
             free(self.ends)
+        else:
+            self._whole._readers -= 1
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        cdef Py_ssize_t begin = self.ends[0] if self.count else 0
+        cdef Py_ssize_t end = self.ends[self.count] if self.count else 0
+        PyBuffer_FillInfo(view, self, self.content + begin, end - begin, 1, flags)
+        self._readers += 1
+
+    def __releasebuffer__(self, Py_buffer* view):
+        self._readers -= 1
 
     cdef bint add(self, const uint8_t* message, Py_ssize_t length) noexcept nogil:
-        """Take it in, unless the memory is shared or there is none: false then."""
+        """Take it in, unless somebody reads the memory or there is none: false then."""
         cdef Py_ssize_t size = self.ends[self.count] if self.count else 0
-        if self._is_shared:
+        if self._readers or self._whole is not None:
             return False
         if self.count + 1 >= self._ends_room and not more_ends(self):
             return False
@@ -37,14 +54,20 @@ cdef class Messages:
 
     cdef refuse(self):
         """Raise what kept a message from being added."""
-        if self._is_shared:
-            raise BufferError("nothing is added to messages of which somebody has a part")
+        if self._readers or self._whole is not None:
+            raise BufferError("these messages are being read")
         raise MemoryError
 
     def append(self, bytes message not None):
-        """Raises BufferError where the memory is shared."""
+        """Raises BufferError while somebody reads them."""
         if not self.add(message, len(message)):
             self.refuse()
+
+    def clear(self):
+        """Let go of the messages, and keep their memory for others. Raises BufferError while somebody reads them."""
+        if self._readers or self._whole is not None:
+            self.refuse()
+        self.count = 0
 
     def __len__(self):
         return self.count
@@ -82,8 +105,8 @@ cdef Messages part(Messages messages, indices):
     if step != 1:
         raise ValueError("only messages that stand together share their memory")
     cdef Messages shared = Messages()
-    shared._is_shared = messages._is_shared = True
     shared._whole = messages if messages._whole is None else messages._whole
+    shared._whole._readers += 1
     shared.content, shared.ends = messages.content, messages.ends + start
     shared.count = max(0, stop - start)
     return shared

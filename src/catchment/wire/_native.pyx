@@ -6,7 +6,7 @@ how to say what is wrong with it. Nothing is read behind the end of a message an
 buffer, whatever the bytes are. Long runs let go of the GIL.
 """
 
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -690,15 +690,18 @@ for _byte, _letter in zip(b"bfnrtv", b"\b\f\n\r\t\v"):
     MEANS[_byte] = _letter
 
 
-def parse(bytes data, int width):
+def parse(data, int width):
     """``buffers`` of the columns of whole rows, and their number; null when these bytes are not well formed."""
     cdef Columns columns
-    cdef const uint8_t* start = data
-    cdef Py_ssize_t size = len(data)
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    cdef const uint8_t* start = <const uint8_t*> view.buf
+    cdef Py_ssize_t size = view.len
     cdef Outcome outcome
-    if not begin_columns(&columns, width):
-        raise MemoryError
+    columns.each = NULL
     try:
+        if not begin_columns(&columns, width):
+            raise MemoryError
         if size <= FEW_BYTES:
             outcome = parse_rows(&columns, start, start + size)
         else:
@@ -709,6 +712,7 @@ def parse(bytes data, int width):
         return (columns.count, buffers(&columns)) if outcome == DONE else None
     finally:
         end_columns(&columns)
+        PyBuffer_Release(&view)
 
 
 cdef Outcome parse_rows(Columns* columns, const uint8_t* at, const uint8_t* end) noexcept nogil:

@@ -31,12 +31,13 @@ _MOST_PLAIN = 1 << 29  # bytes: plain strings hold 2 GB, and escapes can double 
 _ESCAPES = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 
 
-def parse(data: bytes, columns: int) -> list[pa.Array[Any]]:
+def parse(data: bytes | memoryview, columns: int) -> list[pa.Array[Any]]:
     """The columns, as strings, of whole rows as ``COPY … TO STDOUT`` sends them; every row ends with a newline.
 
     ``data`` is less than 2 GB. Rows without columns are empty lines, and no columns are returned. Raises DecodeError
     for a row with another number of columns, a last row without its end, and what is not valid UTF-8.
     """
+    data = bytes(data)
     content = np.frombuffer(data, np.uint8)
     escapes = _escapes(content) if b"\\" in data else np.empty(0, np.int64)
     ends = _value_ends(content, escapes, columns)

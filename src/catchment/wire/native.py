@@ -19,7 +19,7 @@ from catchment.wire.control import Begin
 from catchment.wire.messages import Control, Relation
 from catchment.wire.rows import all_changed, assembled, committed_at, unchanged, validated
 
-__all__ = ["Decoder", "Messages", "kinds", "pack", "parse", "render", "unpack"]
+__all__ = ["Decoder", "Messages", "joined", "kinds", "pack", "parse", "render", "unpack"]
 
 
 class Decoder(pgoutput.Decoder):
@@ -110,15 +110,20 @@ def _texts(count: int, buffers: _native.Buffers) -> Iterator[pa.Array[Any]]:
         yield pa.Array.from_buffers(kind, count, [validity, pa.py_buffer(ends), pa.py_buffer(content)])
 
 
-def parse(data: bytes, columns: int) -> list[pa.Array[Any]]:
+def joined(messages: Messages) -> memoryview:
+    """See the reference."""
+    return memoryview(messages)
+
+
+def parse(data: bytes | memoryview, columns: int) -> list[pa.Array[Any]]:
     """See the reference, which is asked what is wrong with bytes that are not well formed."""
     parsed = _native.parse(data, columns)
     if parsed is None:
-        return copytext.parse(data, columns)
+        return copytext.parse(bytes(data), columns)
     try:
         return [validated(column) for column in _texts(*parsed)]
     except pa.ArrowInvalid:
-        return copytext.parse(data, columns)
+        return copytext.parse(bytes(data), columns)
 
 
 def render(columns: Sequence[pa.Array[Any]]) -> memoryview:

@@ -21,6 +21,11 @@ Messages = list[bytes]
 """What messages are gathered in."""
 
 
+def joined(messages: Messages) -> memoryview:
+    """Them all, one behind the other, to be released before more are gathered."""
+    return memoryview(b"".join(messages))
+
+
 def pack(messages: Sequence[bytes], start: int, xid: int) -> tuple[int, bytes]:
     """The messages from ``start`` on that stand inside a block of this transaction, as records.
 

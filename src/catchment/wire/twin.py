@@ -8,9 +8,9 @@ from catchment.wire.choice import PYTHON, chosen
 
 if TYPE_CHECKING or chosen() == PYTHON:
     from catchment.wire.copytext import parse, render
-    from catchment.wire.parts import Messages, pack, unpack
+    from catchment.wire.parts import Messages, joined, pack, unpack
     from catchment.wire.pgoutput import Decoder, kinds
 else:
-    from catchment.wire.native import Decoder, Messages, kinds, pack, parse, render, unpack
+    from catchment.wire.native import Decoder, Messages, joined, kinds, pack, parse, render, unpack
 
-__all__ = ["Decoder", "Messages", "kinds", "pack", "parse", "render", "unpack"]
+__all__ = ["Decoder", "Messages", "joined", "kinds", "pack", "parse", "render", "unpack"]
