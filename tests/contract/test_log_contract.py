@@ -8,23 +8,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from uuid import UUID
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catchment.changes.backfilled import as_rows, held_schema
 from catchment.log.base import Log, LogWriter, Span
 from catchment.log.continuity import EPOCH, NO_LOG
 from catchment.log.memory import MemoryLog
 from catchment.log.sqlite import SqliteLog
-from catchment.model.batch import Batch, Message, Place
+from catchment.model.batch import Batch, Message, PackedRows, Place, TableRows
 from catchment.model.errors import LogBusy, LogGap, LogTrimmed
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
+from catchment.model.table import Column, ReplicaIdentity, Table
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 KINDS = ("memory", "sqlite", "sqlite rolling at every transaction", "sqlite rolling now and then")
@@ -84,6 +88,23 @@ def test_what_was_appended_is_read_in_order(log: Log) -> None:
     ]
     assert [frontier.offset for frontier, _ in log.read("a", 1, 3)] == [2, 3]
     assert list(log.read("a", 4, 99)) == []
+    writer.close()
+
+
+def test_promise_1_packed_rows_are_read_back_behind_the_others(log: Log) -> None:
+    table = Table(7, "public", "t", (Column(1, "n", "pg_catalog", "int4", -1, False),), (), ReplicaIdentity.NOTHING, 7)
+    values = [[pa.array([text, None], pa.string())] for text in "ab"]
+    first = Place(5, Lsn(10), 0, START)
+    rows = TableRows(table, as_rows(table, values[0], first), "refill")
+    message = pa.RecordBatch.from_arrays(values[1], schema=held_schema(1)).serialize()
+    packed = PackedRows(table, message, 2, replace(first, seq=7), "refill")
+    writer = log.open_writer("a")
+    append(writer, 10)
+    writer.append(replace(batch(10, 10), rows=(rows,), packed=packed))
+    ((_, found),) = log.read("a", 1, 2)
+    assert found.packed is None
+    assert found.rows == (rows, TableRows(table, as_rows(table, values[1], replace(first, seq=7)), "refill"))
+    assert found.changes == 4
     writer.close()
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from wire_twins import NATIVE_IS_BUILT, REFERENCE, compiled
+from wire_twins import NATIVE_IS_BUILT, REFERENCE, Twin, compiled
 
 from catchment.model.errors import SourceUnreachable
 from catchment.postgres import copydata
@@ -26,13 +26,19 @@ def gathering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Which functions take messages, and what they gather them in."""
     if request.param == "psycopg":
         monkeypatch.setattr(copydata, "_libpq", None)
-        return REFERENCE.Messages
+        return gathers(REFERENCE, monkeypatch)
     if not NATIVE_IS_BUILT:
         pytest.skip("the compiled twin is not built here")
     monkeypatch.setenv("CATCHMENT_WIRE", "native")
     monkeypatch.setattr(copydata, "_libpq", copydata._compiled())
     assert copydata._libpq is not None
-    return compiled().Messages
+    return gathers(compiled(), monkeypatch)
+
+
+def gathers(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> type[Messages]:
+    monkeypatch.setattr(copydata, "Messages", twin.Messages)
+    monkeypatch.setattr(copydata, "joined", twin.joined)
+    return twin.Messages
 
 
 @pytest.fixture

@@ -30,6 +30,9 @@ def test_small_beginnings_are_not_waited_for_while_a_stream_goes_on(
         while not kinds.endswith(b"C"):
             received = stream.receive(LONG)
             kinds += bytes(message[0] for message in received.messages)
-            for wait in ("_STEP_SECONDS", "_GATHER_SECONDS"):
-                monkeypatch.setattr(slot_stream, wait, LONG if received.goes_on else 0.0)
+            if received.goes_on:
+                monkeypatch.setattr(SlotStream, "_more_belongs", lambda *_: pytest.fail("it was gathered anew"))
+            else:
+                monkeypatch.undo()
+                monkeypatch.setattr(slot_stream, "_BULK_SECONDS", 0.0)
     assert kinds == b"BR" + b"I" * 100_000 + b"C"

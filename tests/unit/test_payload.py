@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b85decode
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from struct import pack
-from zlib import crc32
 
 import pyarrow as pa
 import pytest
@@ -34,6 +33,18 @@ from catchment.model.table import Column, ReplicaIdentity, Table
 from catchment.pipeline.held import HeldRows
 
 NOW = datetime(2026, 11, 23, 10, 11, 12, 131415, tzinfo=UTC)
+BEFORE = (
+    "0stpSa6w1}00000000CcO&DN6f}jEb0PueR0RRAdB6Dwba${v8IwEg!WMy)5A}k_dW^`q8B04cFB6V(bX>1}oIV>V@VRCdLIxs9EWo~41Uvz"
+    "R|ZgXK{bZKvHB06+(b!99fV{dJ3X>@dDWM5%)B03^6FfukRF)=MNGgL7!Ix#UiF)}VOGchzVH7hVMIxsLIEFxugWo~qHB05`pB4u`EZZ-h$0"
+    "(5e9Zew9|Wn>~OB6MM5Y-Jw+a4=mgB5-VBqyT?gGAuYOH7s5L4}e{LT`VGUZ+Acd@dR5iEN*pdY%Dc7GF@FPB6DbAa99BFBQi5MU445ZZ)s#"
+    "AIyWpLb7N>_ZDArhB5-wLY-wX6EFx}UZDk@lB6K1wB4clCb!~1=0AqV1Zgp*9AOQm+01$4k07iLmWnV-9lxJUKVRT_^Z)Y0-11kVRX>N2h69"
+    "ABHZ)74mEio)2od5vr0COTbW?^h|WlI2IWq5RDZgXJ)03iU9EFx`bb8~5KXAb}X-vICkYh`&NI$I)cB3&#ZX=G(?bZK;XB03^G0fA;|Y-Mh5"
+    "WM$a^GInKhNB}W0eE<Ofk^ley|M&p_02B@Y@Bjb+3;-4Y1^@*B2mlNK3=sf;0|WpV0000`3;+QF0PqG102lxa00aOC015yA06YNz01yBGKLP"
+    "~;02LAn01g5G69^Lk1PA~V0T2KHL;wf^00a;K1SkLiga8Nv00a;K1RwwyARPb)5C8-q01+q_00sg81P}lOAOI6E8vq25024S600bZa6F?9E1"
+    "OfmL5C9bfKmZd+IRFy^2mk;A000~S1aJTZ0ss#X05uFq00aU64;TOe02BZdV<7+&0|)>BoB#j<01yQQ0HFW?09VmC(C%Oc3;+xQ007hgfHW}"
+    "x000000000000"
+)
+"""A batch in format 2, as it was written then."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 lsns = st.integers(0, 2**63 - 1).map(Lsn)
@@ -153,10 +164,15 @@ def test_promise_5_a_cut_batch_is_noticed(length: int) -> None:
 
 
 def test_a_batch_in_the_format_before_is_read() -> None:
-    batch = eight_columns(3)
-    stored = encode(batch)
-    checked = stored[6:14] + stored[22:]
-    assert decode(pack("<HI", 2, crc32(checked)) + checked) == batch
+    table = Table(
+        7, "public", "t", (Column(1, "n", "pg_catalog", "int4", -1, False),), ("n",), ReplicaIdentity.DEFAULT, 7
+    )
+    schema = rows_schema(["n"])
+    values = [["c"], [3], [8], [5], [NOW], [None], ["41"]]
+    arrays = [pa.array(value, field.type) for value, field in zip(values, schema, strict=True)]
+    rows = TableRows(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
+    truncated = Truncated((table,), Place(2, Lsn(8), 5, NOW))
+    assert decode(b85decode(BEFORE)) == Batch("orders", Lsn(1), Lsn(9), 0, True, NOW, (truncated,), (rows,))
 
 
 def test_promise_4_rows_that_a_backfill_held_come_back_behind_the_others(tmp_path: Path) -> None:

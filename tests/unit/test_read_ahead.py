@@ -150,21 +150,23 @@ def test_an_error_while_reading_ahead_is_raised_where_the_piece_is_asked_for(rea
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
 def test_the_thread_that_reads_comes_first_from_connection_to_connection() -> None:
+    if os.nice(0) > 9:
+        pytest.skip("nobody can step back from here")
+
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     priorities: list[tuple[int, int, int]] = []
 
     def work() -> None:
-        reading = reader()
         for _ in range(2):
             before = priority()
+            reading = reader()
             ahead = ReadAhead(SlowStream(MUCH, LITTLE), reading)
             while ahead.receive(1) != LITTLE:
                 pass
             priorities.append((before, priority(), reading.submit(priority).result()))
             ahead.close()
-        reading.shutdown()
 
     working = threading.Thread(target=work)
     working.start()

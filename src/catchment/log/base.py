@@ -54,6 +54,7 @@ class LogWriter(Protocol):
     def append(self, batch: Batch, state: State = ...) -> int:
         """Make the batch and what changed in the state durable, together; return the batch's offset.
 
+        Packed rows are read back behind the batch's other rows, laid out as these are.
         State that comes with a part of an unfinished transaction is discarded with it. Raises LogGap when the batch
         does not begin where the last one ended, LogFull when there is no space: nothing is written then.
         """

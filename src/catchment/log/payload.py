@@ -65,7 +65,7 @@ Json = dict[str, Any]
 
 
 def encode(batch: Batch) -> bytes:
-    """The stored form of ``batch``; ``decode`` gives an equal one back."""
+    """The stored form of ``batch``; ``decode`` gives an equal one back, packed rows laid out as the others."""
     shapes: dict[Table, int] = {}
     messages = [rows.data.serialize() for rows in batch.rows]
     header: Json = {
@@ -98,7 +98,10 @@ def encode(batch: Batch) -> bytes:
 
 
 def decode(data: bytes) -> Batch:
-    """The batch that ``encode`` was given. Raises LogCorrupt for bytes that it did not make, or another version's."""
+    """The batch that ``encode`` was given, packed rows behind the others.
+
+    Raises LogCorrupt for bytes that it did not make, or another version's.
+    """
     if len(data) < _CHECKED:
         raise LogCorrupt(f"a batch of {len(data)} bytes is cut off")
     (version,) = _VERSION.unpack_from(data)

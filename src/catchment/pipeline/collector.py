@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime
@@ -43,7 +42,6 @@ class Collector:
         self._goal: Lsn | None = None
         self._lost = False
         self._session: Session | None = None
-        self._reader: Executor | None = None
         self._bell = Bell()
         stopping.wakes(self._bell.ring)
 
@@ -75,14 +73,13 @@ class Collector:
     def run(self) -> None:
         """Open the log, connect, and collect until it is time to stop."""
         self._lost = False
-        self._reader = self._reader or reader()  # of the thread that runs this
         try:
-            self._run(of_source(self._source.name), self._reader)
+            self._run(of_source(self._source.name))
         except SlotLost:
             self._lost = True
             raise
 
-    def _run(self, translation: Translation, reader: Executor) -> None:
+    def _run(self, translation: Translation) -> None:
         with ExitStack() as open_here:
             with self._around.status.waiting():
                 writer = open_here.enter_context(closing(self._around.log.open_writer(self._source.name)))
@@ -97,7 +94,9 @@ class Collector:
                 self._goal = self._goal or wal_position(connection, translation)
                 start = writer.tail.frontier.lsn
                 source, bell = self._source, self._bell
-                stream = ReadAhead(SlotStream(replication, source.slot, source.publication, start, bell), reader)
+                slot_stream = SlotStream(replication, source.slot, source.publication, start, bell)
+                # Before the connection is closed, which another thread may be reading from.
+                stream = open_here.enter_context(closing(ReadAhead(slot_stream, reader())))
                 publication, goal = origin.publication, self._goal
                 session = Session(self._around, writer, stream, connection, translation, publication, goal, bell)
             self._session = open_here.enter_context(closing(session))

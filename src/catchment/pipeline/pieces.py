@@ -76,7 +76,7 @@ class Pieces:
 
     def _tell(self, refill: Refill, cycle: Cycle, table: Table, kept: Window) -> tuple[Refill, Keys]:
         """Append the rows that were read, brought forward; returns also the keys of rows that wait to be read."""
-        if not kept.all:
+        if not kept.all:  # there is nothing to bring forward, and nothing of it can wait: they go as they are
             return self._teller.packed(refill, table, cycle.held.packed()), []
         first = cycle.piece.first
         forward = Forward(table, kept.unseen, told=not first)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from catchment.pipeline.held import full_disk
 from catchment.wire.streamed import Aborted, Blocks, Committed
-from catchment.wire.twin import pack, unpack
+from catchment.wire.twin import Messages, pack, unpack
 
 _MOST_BYTES = 4 * 2**20
 
@@ -62,7 +62,7 @@ class Spool:
         if not self._blocks.concern(messages):
             yield messages
             return
-        plain: list[bytes] = []
+        plain = Messages()
         index = 0
         while index < len(messages):
             if (inside := self._blocks.xid) is not None:
@@ -75,9 +75,11 @@ class Spool:
                 case bytes() as own:
                     plain.append(own)
                 case Committed(xid, begin, commit):
-                    yield [*plain, begin]
+                    plain.append(begin)
+                    yield plain
                     yield from self._of(xid).messages()
-                    plain = [commit]
+                    plain = Messages()
+                    plain.append(commit)
                     self._forget(xid)
                 case Aborted(xid, subtransaction) if xid == subtransaction:
                     self._forget(xid)

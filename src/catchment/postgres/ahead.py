@@ -7,6 +7,8 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import cast
 
 from catchment.model.lsn import Lsn
 from catchment.postgres.stream import Received, Stream
@@ -16,19 +18,25 @@ _PIECES = 2  # the next is begun as soon as one has ended: nobody has to take it
 _STEPS_BACK = 10
 
 
+_own = threading.local()
+
+
 def reader() -> Executor:
-    """A thread to read ahead for the calling one, begun with its first piece; for one stream after the other.
+    """The thread that reads ahead for the calling one, one stream after the other; begun with the first piece.
 
     The caller steps back behind it then, for good. It works for some milliseconds at a time, and a scheduler that is
     fair lets it; but a local socket is full in half of one, and a server would wait. Who has stepped back can begin
-    no thread that comes first, so this one outlives a connection.
+    no thread that comes first, so this one stays for as long as its caller.
     """
-    return ThreadPoolExecutor(1, "read-ahead", _step_back, (threading.get_native_id(),))
+    if not hasattr(_own, "reader"):
+        _own.reader = ThreadPoolExecutor(1, "read-ahead", _step_back, (threading.get_native_id(),))
+    return cast("Executor", _own.reader)
 
 
 def _step_back(thread: int) -> None:
     if sys.platform == "linux":  # elsewhere a process has a priority, but not each of its threads
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _STEPS_BACK)
+        with suppress(OSError):  # where that is not allowed all is as it was
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _STEPS_BACK)
 
 
 class ReadAhead:

@@ -92,6 +92,8 @@ def copied(connection: psycopg.Connection, statement: bytes | sql.Composed) -> I
                     yield piece
                 rows.clear()
                 size = 0
+            elif taken.size == 0:
+                consume(pgconn)  # TLS may hold what the socket does not show
         for result in list(iter(pgconn.get_result, None)):
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise psycopg.errors.error_from_result(result)

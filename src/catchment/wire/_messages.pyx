@@ -46,7 +46,8 @@ cdef class Messages:
             return False
         if length > self._content_room - size and not room_for(self, max(<Py_ssize_t> LEAST_BYTES, 2 * (size + length))):
             return False
-        memcpy(self.content + size, message, length)
+        if length:  # else there may be nothing yet to copy to
+            memcpy(self.content + size, message, length)
         self.ends[0] = 0
         self.count += 1
         self.ends[self.count] = size + length

@@ -119,11 +119,11 @@ def parse(data: bytes | memoryview, columns: int) -> list[pa.Array[Any]]:
     """See the reference, which is asked what is wrong with bytes that are not well formed."""
     parsed = _native.parse(data, columns)
     if parsed is None:
-        return copytext.parse(bytes(data), columns)
+        return copytext.parse(data, columns)
     try:
         return [validated(column) for column in _texts(*parsed)]
     except pa.ArrowInvalid:
-        return copytext.parse(bytes(data), columns)
+        return copytext.parse(data, columns)
 
 
 def render(columns: Sequence[pa.Array[Any]]) -> memoryview:
