@@ -85,7 +85,7 @@ cdef class Libpq:
         self, size_t connection, Messages messages not None, Py_ssize_t most_bytes, int kind, Py_ssize_t header,
         int socket, Py_ssize_t full, double seconds, double pause, double quiet,
     ):
-        """``copydata.take_wal`` of the connection at this address. ``kind``: of what is wanted, by its first byte; or 0.
+        """``copydata._take`` of the connection at this address. ``kind``: of what is wanted, by its first byte; or 0.
 
         ``full``: so many bytes at once mean that there is more. Other threads go on meanwhile, and this one never waits
         for them: the server would wait for it.

@@ -17,7 +17,6 @@ _AHEAD_SECONDS = 0.025
 _PIECES = 2  # the next is begun as soon as one has ended: nobody has to take it first
 _STEPS_BACK = 10
 
-
 _own = threading.local()
 
 
