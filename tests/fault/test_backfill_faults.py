@@ -84,6 +84,40 @@ def test_promise_1_a_table_that_was_not_published_for_a_while_has_no_gap(
     assert_ods_equals_source(ods_database, "orders", source_database)
 
 
+def test_promise_1_a_default_that_vacuum_full_has_written_out_hides_no_change_from_a_backfill(
+    private_cluster: Cluster, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    source = private_cluster.dsn()
+    execute(
+        source,
+        "CREATE TABLE places (id int PRIMARY KEY, n int NOT NULL)",
+        "INSERT INTO places SELECT n, 0 FROM generate_series(1, 300) n",
+        "CREATE PUBLICATION catchment FOR TABLE places",
+    )
+    hub = hub_factory({"orders": source}, ods=ods_database)
+    hub.start()
+    eventually(lambda: has_rows(ods_database, "orders.places", 300), "the first load")
+    with psycopg.connect(source) as open_transaction:
+        open_transaction.execute("SELECT pg_current_xact_id()")  # what was not shared has to be read after its end
+        execute(
+            source,
+            "ALTER TABLE places ADD old int DEFAULT 5",
+            # It lets everything through, but takes its time: so there is some in which to change what is being read.
+            "ALTER PUBLICATION catchment SET TABLE places WHERE (md5(repeat(to_hex(id), 400000)) <> '')",
+            "INSERT INTO places VALUES (301, 0)",
+        )
+        eventually(lambda: hub.table_state("orders", "public.places") == "refilling", "the table to be left out")
+        execute(source, "VACUUM FULL places")
+    reading = "SELECT count(*) > 0 FROM pg_stat_progress_copy WHERE tuples_processed > 10"
+    eventually(lambda: one(source, reading) is True, "the table to be read")
+    execute(source, "UPDATE places SET n = 1")
+    assert one(source, reading) is True, "it was read too fast to be disturbed"
+    eventually(lambda: hub.table_state("orders", "public.places") == "streaming", "the table to come back")
+    hub.stop()
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source)
+
+
 def test_a_dropped_table_keeps_nobody_from_being_read_again(
     source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:

@@ -74,7 +74,15 @@ class Kept:
 
 
 def _of(batch: Batch, table: Table) -> Iterator[pa.RecordBatch]:
-    """What the stream brought of the table in this shape."""
+    """What the stream brought of the table with the same columns, whatever else the catalog has come to say of them.
+
+    Who adds or drops a column locks everybody out: a snapshot that shows the one shape sees all changes in the other.
+    """
+    numbers = _numbers(table)
     for told in batch.rows:
-        if told.refill in (None, KEPT) and told.table.oid == table.oid and told.table.columns == table.columns:
+        if told.refill in (None, KEPT) and told.table.oid == table.oid and _numbers(told.table) == numbers:
             yield told.data
+
+
+def _numbers(table: Table) -> list[int]:
+    return [column.number for column in table.columns]
