@@ -219,3 +219,21 @@ def test_promise_2_a_reading_gives_way_to_whoever_wants_the_table_exclusively(
     eventually(lambda: one(source, reading) is True, "the table to be read")
     execute(source, "SET lock_timeout = '20s'; ALTER TABLE large ALTER text SET STORAGE EXTERNAL")
     eventually(lambda: has_rows(ods_database, "orders.large", 600000), "the table all the same")
+
+
+def test_promise_2_a_reading_that_waits_for_an_old_transaction_gives_way_too(
+    private_cluster: Cluster, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    source = private_cluster.dsn()
+    make_places(source)
+    hub = hub_factory({"orders": source}, ods=ods_database)
+    hub.start()
+    eventually(lambda: has_rows(ods_database, "orders.places", 1000), "the first load")
+    with psycopg.connect(source) as open_transaction:
+        open_transaction.execute("SELECT pg_current_xact_id()")
+        # What it may have written to the table before that was shared will never be in the stream.
+        execute(source, "CREATE TABLE late (id int PRIMARY KEY, text text)", "INSERT INTO late VALUES (1, 'one')")
+        held = "SELECT count(*) > 0 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE relname = 'late'"
+        eventually(lambda: one(source, held) is True, "the table to be locked for reading")
+        execute(source, "SET lock_timeout = '10s'; ALTER TABLE late ALTER text SET STORAGE EXTERNAL")
+    eventually(lambda: has_rows(ods_database, "orders.late", 1), "the table all the same")

@@ -106,11 +106,13 @@ class SnapshotReader:
     def begin(self) -> Moment:
         """Lock the table, if it is not locked yet, and take a new snapshot in place of the one before.
 
-        A table that was dropped is not locked, and not in the snapshot either.
+        A table that was dropped is not locked, and not in the snapshot either. Raises TableLocked as soon as somebody
+        waits for an exclusive lock.
         """
         with self._translation.around(str(self._table)):
             while not self._locked and (name := self._name()) is not None:
                 self._take_lock(name)
+            self._give_way()
             self._connection.rollback()
             self._begin()
             ((snapshot, position, segment_bytes),) = self._connection.execute(
