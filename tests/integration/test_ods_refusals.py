@@ -9,6 +9,7 @@ from ods_batches import Ods, Source, reshaped, table
 
 from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused
+from catchment.targets.ods import transaction
 from catchment.targets.ods.target import OdsTarget
 
 ACCOUNTS = table("accounts", "id int4", "name text")
@@ -97,6 +98,28 @@ def test_what_a_person_put_on_a_table_stops_that_table_alone_and_its_remedy_mend
     source.change(ACCOUNTS, ("c", "3", "canary"))
     assert source.out_of_date() == {}
     assert ods.one("SELECT count(*) FROM orders.accounts") == 3
+
+
+@pytest.mark.parametrize("then", ["rows of another table", "another shape", "the end"])
+def test_the_table_that_refuses_is_blamed_though_the_next_is_made_ready_meanwhile(
+    ods: Ods, source: Source, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(transaction, "_MOST_ROWS", 1)
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.load(PLACES, ("1",))
+    source.change(PLACES, ("c", "2"))
+    ods.execute("ALTER TABLE orders.accounts ADD CONSTRAINT short CHECK (length(name) < 5)")
+    next_parts = {
+        "rows of another table": [source.rows(PLACES, [("c", "3")])],
+        "another shape": [SchemaChanged(reshaped(PLACES, *PLACES.columns, "note text"), PLACES)],
+        "the end": [],
+    }[then]
+    told = [source.batch(source.rows(ACCOUNTS, [("c", "2", "canary")]), ends=False), source.batch(*next_parts)]
+    with pytest.raises(TableRefused, match=r'constraint "short" of "orders"\."accounts" refuses it'):
+        source.apply(*told)
+    source.apply(*told)
+    assert ods.one("SELECT count(*) FROM orders.places") == (3 if then.startswith("rows") else 2)
+    assert list(source.out_of_date()) == ["public.accounts"]
 
 
 def test_a_privilege_that_was_taken_away_is_told_with_its_grant(ods: Ods) -> None:

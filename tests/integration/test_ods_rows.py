@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 from ods_batches import Ods, Source, table
 from places import need_extension
 
+from catchment.model.batch import Batch
 from catchment.model.errors import TableRefused
+from catchment.model.frontier import Frontier
 from catchment.postgres.connection import conninfo
+from catchment.targets.ods import transaction
 
 pytestmark = pytest.mark.server_versions
 
@@ -222,6 +228,30 @@ def test_many_rows_are_applied_in_pieces(ods: Ods, source: Source) -> None:
     assert ods.one("SELECT count(*) FROM orders.accounts") == 90_000
     source.change(ACCOUNTS, *[("d", str(n)) for n in range(1, 90_000)])
     assert ods.one("SELECT count(*) FROM orders.accounts") == 1
+
+
+def test_more_is_read_while_the_server_works(ods: Ods, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "_MOST_ROWS", 1)
+    source.load(ACCOUNTS, ("1", "ann", "a"))
+    ods.execute(
+        """CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_sleep(2); RETURN NEW; END $$;
+        CREATE TRIGGER wait BEFORE UPDATE ON orders.accounts FOR EACH ROW EXECUTE FUNCTION wait()"""
+    )
+    at_work = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    seen = []
+
+    def batches() -> Iterator[tuple[Frontier, Batch]]:
+        yield source.batch(source.rows(ACCOUNTS, [("u", "1", "bob", "a")]))
+        deadline = time.monotonic() + 1
+        while not (found := ods.one(at_work)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(found)
+        yield source.batch(source.rows(ACCOUNTS, [("c", "2", "cid", "c")]))
+
+    source.target.apply("orders", batches())
+    assert seen == [1]
+    assert ods.rows("orders.accounts") == ["(1,bob,a)", "(2,cid,c)"]
 
 
 def test_many_new_rows_replace_those_that_somebody_has_put_there(ods: Ods, source: Source) -> None:

@@ -10,7 +10,7 @@ import psycopg
 from catchment.model.errors import TableMisshapen
 from catchment.targets.ods import shapes
 from catchment.targets.ods.columns import ods_types
-from catchment.targets.ods.registry import Entry, Registry, Stored
+from catchment.targets.ods.registry import Connected, Entry, Registry, Stored
 from catchment.targets.ods.session import OdsColumn, read_columns
 
 _LOOKS = """c.oid,
@@ -42,11 +42,12 @@ class Meddling:
         self._source = source
         self._right: dict[int, str] = {}
 
-    def found(self, connection: psycopg.Connection) -> Iterator[tuple[Entry, TableMisshapen]]:
+    def found(self, session: Connected) -> Iterator[tuple[Entry, TableMisshapen]]:
         """Tables that take changes, or try to, and are not as they were made any more."""
+        connection = session.connection
         fingerprints: dict[int, str] = dict(connection.execute(_FINGERPRINTS, (self._source,)).fetchall())
         unknown = [oid for oid, fingerprint in fingerprints.items() if self._right.get(oid) != fingerprint]
-        for entry in Registry(connection, self._source).entries(unknown) if unknown else []:
+        for entry in Registry(session, self._source).entries(unknown) if unknown else []:
             if entry.live is None:
                 continue
             wrong = _wrong(connection, entry.live)
@@ -58,10 +59,10 @@ class Meddling:
                 yield entry, shapes.misshapen(what, self._source, relation, table)
 
 
-def stop_altered(connection: psycopg.Connection, source: str, meddling: Meddling) -> None:
+def stop_altered(session: Connected, source: str, meddling: Meddling) -> None:
     """Record of all that were altered that they have stopped, in the transaction that is open."""
-    registry = Registry(connection, source)
-    for entry, error in meddling.found(connection):
+    registry = Registry(session, source)
+    for entry, error in meddling.found(session):
         registry.save(replace(entry, current=False, stopped=str(error)))
 
 

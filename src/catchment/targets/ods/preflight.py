@@ -18,6 +18,7 @@ from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.meddling import Meddling
 from catchment.targets.ods.naming import OWN_SCHEMA, Relation, live_relation
 from catchment.targets.ods.registry import PREPARATION, Registry
+from catchment.targets.ods.session import Session
 
 SAME_DATABASE = Check(
     "ods_apart",
@@ -227,8 +228,9 @@ def _names(
 
 def _standing(connection: psycopg.Connection, source: str) -> Iterator[Finding]:
     """What the ODS has of this source, and does not keep up to date."""
-    stopped = dict(Registry(connection, source).out_of_date())
-    stopped |= {str(error.table): str(error) for _, error in Meddling(source).found(connection)}
+    session = Session(connection)
+    stopped = dict(Registry(session, source).out_of_date())
+    stopped |= {str(error.table): str(error) for _, error in Meddling(source).found(session)}
     for table, sentence in stopped.items():
         where = f"ods, source {source}, table {table}"
         if sentence is None:

@@ -14,6 +14,7 @@ from catchment.model.table import Table
 from catchment.postgres.comparing import SNAPSHOT, ComparedTable, begun, key_columns
 from catchment.postgres.connection import connect, of_target
 from catchment.targets.ods.registry import FRONTIER, PREPARATION, Entry, Registry, Stored, read_frontier
+from catchment.targets.ods.session import Session
 
 
 class OdsReader:
@@ -63,7 +64,7 @@ class OdsReader:
         """
         with self._translation.around(str(table)), begun(self._connection, SNAPSHOT):
             frontier = read_frontier(self._connection.execute(FRONTIER, (self._source,)))
-            entry = Registry(self._connection, self._source).entry(table.oid)
+            entry = Registry(Session(self._connection), self._source).entry(table.oid)
             yield frontier or self._refuse(table, *_UNKNOWN), self._table(table, self._live(table, entry))
 
     def _live(self, table: Table, entry: Entry) -> Stored:

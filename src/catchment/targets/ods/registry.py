@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
@@ -84,11 +84,18 @@ class Entry:
     stopped: str | None = None
 
 
+class Connected(Protocol):
+    """Whatever knows when its connection is free for the next statement."""
+
+    @property
+    def connection(self) -> psycopg.Connection: ...
+
+
 class Registry:
     """What is recorded of one source, within one transaction. The session holds the source's lock."""
 
-    def __init__(self, connection: psycopg.Connection, source: str) -> None:
-        self._connection = connection
+    def __init__(self, session: Connected, source: str) -> None:
+        self._session = session
         self._source = source
         self._entries: dict[int, Entry] = {}
 
@@ -114,7 +121,7 @@ class Registry:
     def out_of_date(self) -> dict[str, str | None]:
         """As the target's contract says: tables that have stopped, and those that somebody dropped."""
         query = f"{_ENTRIES} (schema IS NOT NULL OR stopped IS NOT NULL) AND refill IS NULL ORDER BY oid"
-        rows = psycopg.ClientCursor(self._connection).execute(query, (self._source,)).fetchall()
+        rows = psycopg.ClientCursor(self._session.connection).execute(query, (self._source,)).fetchall()
         # One that stopped before it ever appeared has no place: nobody can have dropped it.
         entries = [(str(_table(row[3] or row[6])), row[1] is None, self._read(row)) for row in rows]
         waiting = [(name, unseen, entry) for name, unseen, entry in entries if entry.stopped or not entry.live]
@@ -129,22 +136,24 @@ class Registry:
         live, shadow = entry.live, entry.shadow
         place = (live.relation.schema, live.relation.name, _text(live.shape)) if live else (None, None, None)
         built = (entry.current, entry.refill, shadow and _text(shadow.shape), entry.stopped)
-        self._connection.execute(_SAVE, (self._source, entry.oid, *place, *built))
+        self._session.connection.execute(_SAVE, (self._source, entry.oid, *place, *built))
         self._entries.pop(entry.oid, None)
 
     def forget(self) -> None:
         """Remove all records of the source."""
-        self._connection.execute("DELETE FROM catchment.tables WHERE source = %s", (self._source,))
-        self._connection.execute("DELETE FROM catchment.frontier WHERE source = %s", (self._source,))
+        self._session.connection.execute("DELETE FROM catchment.tables WHERE source = %s", (self._source,))
+        self._session.connection.execute("DELETE FROM catchment.frontier WHERE source = %s", (self._source,))
         self._entries.clear()
 
     def outdate(self) -> None:
         """No table takes changes any more until a refill brings it anew."""
-        self._connection.execute("UPDATE catchment.tables SET current = false WHERE source = %s", (self._source,))
+        self._session.connection.execute(
+            "UPDATE catchment.tables SET current = false WHERE source = %s", (self._source,)
+        )
         self._entries.clear()
 
     def _read_all(self, query: str, *values: object) -> list[Entry]:
-        rows = psycopg.ClientCursor(self._connection).execute(query, (self._source, *values)).fetchall()
+        rows = psycopg.ClientCursor(self._session.connection).execute(query, (self._source, *values)).fetchall()
         return [self._read(row) for row in rows]
 
     def _read(self, row: Sequence[Any]) -> Entry:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from psycopg.waiting import Ready, Wait
 from catchment.model.errors import TableMisshapen
 from catchment.postgres.connection import Translation
 from catchment.targets.ods.refusal import Place, Refusal, refusals
+from catchment.targets.ods.session import Session
 
 _PIECE = 1 << 18  # bytes: the server reads one while the next is handed over
 
@@ -55,8 +57,8 @@ class Script:
     https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
     """
 
-    def __init__(self, connection: psycopg.Connection, translation: Translation) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, translation: Translation) -> None:
+        self._session = session
         self._translation = translation
         self._steps: list[_Step] = []
 
@@ -74,7 +76,11 @@ class Script:
         return add
 
     def run(self) -> None:
-        """Do it all in the transaction that is open. Raises Refusal and the translation's errors."""
+        """Do it all in the transaction that is open. Raises Refusal and the translation's errors.
+
+        The server is left at work once it has been given all that it needs: who wants the session's connection next
+        waits for it, and meets what came of it.
+        """
         for alone, steps in groupby(self._steps, key=lambda step: step.otherwise is not None):
             if alone:
                 for step in steps:
@@ -83,15 +89,30 @@ class Script:
                 self._send(list(steps))
 
     def _send(self, steps: Sequence[_Step]) -> None:
-        pgconn, wait = self._connection.pgconn, self._connection.wait
+        exchange = self._exchange(self._session.connection, steps)
+        next(exchange)
+        self._session.leave(partial(next, exchange, None))
+
+    def _exchange(self, connection: psycopg.Connection, steps: Sequence[_Step]) -> Iterator[None]:
+        """Send the statements and what they read, pause, and take in their results.
+
+        The server keeps results back until it has done all, or wants to be sent more.
+        """
+        pgconn, wait = connection.pgconn, connection.wait
         with self._translation.around():
             pgconn.send_query(b"; ".join(step.statement for step in steps))
             wait(_flush(pgconn))
+        to_feed = sum(step.content is not None for step in steps)
+        if not to_feed:
+            yield
         for step in steps:
             with refusals(step.place, self._translation):
                 if step.content is not None:
                     wait(_result(pgconn))
                     wait(_put(pgconn, step.content))
+                    to_feed -= 1
+                    if not to_feed:
+                        yield
                 result = wait(_result(pgconn))
             if step.check:
                 try:
@@ -104,9 +125,10 @@ class Script:
     def _try(self, step: _Step) -> None:
         """Nothing stays of what fails half-way."""
         met = 0
+        connection = self._session.connection
         failing = suppress(psycopg.IntegrityError)  # what is more than a collision fails the other way too
-        with refusals(step.place, self._translation), failing, self._connection.transaction():
-            cursor = self._connection.cursor()
+        with refusals(step.place, self._translation), failing, connection.transaction():
+            cursor = connection.cursor()
             with cursor.copy(step.statement) as copy:
                 copy.write(step.content or b"")
             met = cursor.rowcount

@@ -86,13 +86,11 @@ class Staging:
     A temporary table: ``c0 c1 …`` have the types of the table's columns, ``o0 o1 …`` those of its key's columns.
     """
 
-    def __init__(
-        self, connection: psycopg.Connection, name: str, relation: Relation, columns: dict[str, OdsColumn]
-    ) -> None:
+    def __init__(self, session: Session, name: str, relation: Relation, columns: dict[str, OdsColumn]) -> None:
         self.identifier = sql.Identifier("pg_temp", name)
         self.relation = relation
         self.columns = columns
-        self._connection = connection
+        self._session = session
         self._name = name
         self._statements: dict[Hashable, bytes] = {}
         self._plans: dict[Hashable, sql.Identifier] = {}
@@ -102,7 +100,7 @@ class Staging:
             definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.told), column.type))
             if column.equals:
                 definitions.append(sql.SQL("{} {}").format(sql.Identifier(column.origin), column.type))
-        connection.execute(
+        session.connection.execute(
             sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(self.identifier, sql.SQL(", ").join(definitions))
         )
         self._rows = 0
@@ -121,7 +119,7 @@ class Staging:
         def prepare() -> sql.Composed:
             self._plans_made += 1
             plan = self._plans[which] = sql.Identifier(f"{self._name}_{self._plans_made}")
-            self._connection.execute(sql.SQL("PREPARE {} AS {}").format(plan, compose()))
+            self._session.connection.execute(sql.SQL("PREPARE {} AS {}").format(plan, compose()))
             return sql.SQL("EXECUTE {}").format(plan)
 
         return self.statement(which, prepare)
@@ -133,11 +131,11 @@ class Staging:
 
     def drop(self) -> None:
         self._forget_statements()
-        self._connection.execute(sql.SQL("DROP TABLE {}").format(self.identifier))
+        self._session.connection.execute(sql.SQL("DROP TABLE {}").format(self.identifier))
 
     def _forget_statements(self) -> None:
         for plan in self._plans.values():
-            self._connection.execute(sql.SQL("DEALLOCATE {}").format(plan))
+            self._session.connection.execute(sql.SQL("DEALLOCATE {}").format(plan))
         self._plans.clear()
         self._statements.clear()
 
@@ -170,8 +168,9 @@ class Session:
     """A connection with the staging tables that it has made; good for nothing once a block on it failed."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
-        self.connection = connection
+        self._connection = connection
         self._client = psycopg.ClientCursor(connection)
+        self._finish: Callable[[], None] | None = None
         self._stagings: dict[tuple[Relation, str, Table], Staging] = {}
         self._made = 0
 
@@ -186,6 +185,18 @@ class Session:
             connection.close()
             raise
         return cls(connection)
+
+    @property
+    def connection(self) -> psycopg.Connection:
+        """Free for the next statement, as soon as the server has done the last ones. Raises what came of those."""
+        finish, self._finish = self._finish, None
+        if finish:
+            finish()
+        return self._connection
+
+    def leave(self, finish: Callable[[], None]) -> None:
+        """The server is at work on statements that were sent; ``finish`` takes in their results, and waits for them."""
+        self._finish = finish
 
     def begin(self, source: str, durable: bool = True) -> Frontier | None:
         """Begin a transaction that no other one for the same source runs beside; how far the ODS has got with it.
@@ -204,8 +215,9 @@ class Session:
 
     def commit(self, source: str, frontier: Frontier | None) -> None:
         """Make an end, together with a new frontier."""
+        connection = self.connection
         if frontier is None:
-            self.connection.execute("COMMIT")
+            connection.execute("COMMIT")
         else:
             self._client.execute(f"{SAVE_FRONTIER}; COMMIT", saved_frontier(source, frontier))
 
@@ -224,10 +236,10 @@ class Session:
 
     def _make(self, relation: Relation, stamp: str) -> Staging:
         self._made += 1
-        return Staging(self.connection, f"staging_{self._made}", relation, read_columns(self.connection, stamp))
+        return Staging(self, f"staging_{self._made}", relation, read_columns(self.connection, stamp))
 
     def close(self) -> None:
-        self.connection.close()
+        self._connection.close()
 
 
 def read_columns(connection: psycopg.Connection, stamp: str) -> dict[str, OdsColumn]:

@@ -113,8 +113,8 @@ class OdsTarget:
                 tables = before.tables
             else:
                 session.begin(source)
-                stop_altered(session.connection, source, self._meddling.setdefault(source, Meddling(source)))
-                tables = Registry(session.connection, source).out_of_date()
+                stop_altered(session, source, self._meddling.setdefault(source, Meddling(source)))
+                tables = Registry(session, source).out_of_date()
                 session.commit(source, None)
             self._found[source] = _Found(now, looks, tables)
             return tables
@@ -128,7 +128,7 @@ class OdsTarget:
         self._reached.pop(source, None)
         with translation.around(), self._lend(translation) as session:
             session.begin(source)
-            registry = Registry(session.connection, source)
+            registry = Registry(session, source)
             stored = [one for entry in registry.all() for one in (entry.live, entry.shadow) if one]
             schemas = {live_relation(source, self._datasets[source], one.shape).schema for one in stored}
             if stored:
@@ -153,7 +153,7 @@ class OdsTarget:
         self._refused[source].add((refusal.place.table.oid, refusal.place.refill))
         with self._lend(translation) as session:
             session.begin(source)
-            error = stop(session.connection, Registry(session.connection, source), source, refusal)
+            error = stop(session.connection, Registry(session, source), source, refusal)
             session.commit(source, None)
         return error
 

@@ -64,7 +64,6 @@ class Transaction:
         refused: Collection[tuple[int, str | None]],
     ) -> None:
         self._session = session
-        self._connection = session.connection
         self._source = source
         self._dataset = dataset
         self._translation = translation
@@ -121,9 +120,13 @@ class Transaction:
         """Instead of a commit, where nothing was taken: only one that has written something waits for the disk."""
         self._session.commit(self._source, self._position)
 
+    @property
+    def _connection(self) -> psycopg.Connection:
+        return self._session.connection
+
     def _begin(self) -> None:
         self._begun_at = self._position = self._session.begin(self._source, self._durable)
-        self._registry = Registry(self._connection, self._source)
+        self._registry = Registry(self._session, self._source)
 
     def _has(self, frontier: Frontier) -> bool:
         return self._position is not None and self._position.covers(frontier)
@@ -242,7 +245,8 @@ class Transaction:
             self._flush()
 
     def _flush(self) -> None:
-        script = Script(self._connection, self._translation)
+        """Hand over what is held. The server works on it while more is read, and made ready to be handed over."""
+        script = Script(self._session, self._translation)
         for entry, held in zip(self._registry.entries(self._held), self._held.values(), strict=True):
             with self._translation.around(str(held.table)):
                 self._apply(script, entry, held.table, held.rows)
