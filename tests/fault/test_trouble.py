@@ -138,15 +138,17 @@ def test_promise_5_a_publication_that_is_not_there_stops_its_source_and_costs_no
     assert_ods_equals_source(ods_database, "orders", source_database)
 
 
-def test_promise_5_a_publication_that_shares_nothing_is_told(
+def test_promise_5_a_publication_that_shares_nothing_is_told_and_its_remedy_brings_the_table(
     source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:
     execute(source_database, "CREATE TABLE places (id int PRIMARY KEY)", "CREATE PUBLICATION catchment")
     hub = hub_factory({"orders": source_database}, ods=ods_database)
     nothing = hub.command("run", "--until-caught-up", expect=1)
     assert "source orders: publication catchment shares no table; have its owner run ALTER PUB" in nothing.stderr
-    execute(source_database, "ALTER PUBLICATION catchment ADD TABLE places")
+    execute(source_database, "INSERT INTO places VALUES (1)", "ALTER PUBLICATION catchment ADD TABLE places")
+    execute(source_database, "INSERT INTO places VALUES (2)")
     assert hub.command("run", "--until-caught-up").stdout.splitlines()[-1] == "caught up with orders"
+    assert_ods_equals_source(ods_database, "orders", source_database)
 
 
 def is_at_least(dsn: str, major: int) -> bool:

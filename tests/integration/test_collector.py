@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,6 +22,8 @@ from catchment.pipeline.session import Surroundings
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.pipeline.tell import Teller
 from catchment.postgres.ahead import ReadAhead
+from catchment.postgres.slot import NewSlot, create_slot
+from catchment.postgres.snapshot import Moment, SnapshotReader
 from catchment.postgres.source import Source
 
 
@@ -101,3 +104,30 @@ def test_promise_4_rows_of_which_nothing_changed_meanwhile_are_told_as_they_were
     assert set(data["_op"]) == {"r"}
     assert data["_seq"] == list(range(data["_seq"][0], data["_seq"][0] + 999))
     assert rows.refill is not None
+
+
+def test_promise_1_what_was_open_when_a_table_was_added_behind_the_new_slot_is_read(
+    source_database: str, writer: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots: list[Moment] = []
+    writer.execute("CREATE TABLE late (n int PRIMARY KEY, text text)")
+    with psycopg.connect(source_database) as open_transaction:
+
+        def then_added(*slot: Any) -> NewSlot:
+            made = create_slot(*slot)
+            open_transaction.execute("INSERT INTO late VALUES (1, 'written before it was shared')")
+            writer.execute("ALTER PUBLICATION catchment ADD TABLE late")
+            return made
+
+        def taken(self: SnapshotReader, begin: Callable[[SnapshotReader], Moment] = SnapshotReader.begin) -> Moment:
+            snapshots.append(begin(self))
+            if len(snapshots) == 5:  # two are enough where the table is not waited for
+                open_transaction.commit()
+            return snapshots[-1]
+
+        monkeypatch.setattr(collector, "create_slot", then_added)
+        monkeypatch.setattr(SnapshotReader, "begin", taken)
+        log = MemoryLog()
+        with collecting(source_database, tmp_path, log):
+            pass
+    assert [rows.data.column("n").to_pylist() for rows in rows_of(log)] == [["1"]]

@@ -275,7 +275,7 @@ def test_the_catalog_is_asked_for_nothing_that_it_has_shown_since() -> None:
 
     catalog = {1: published(PLACES)}
     shapes = Shapes("orders", {}, look_up, str)
-    shapes.expect(catalog)
+    shapes.expect(catalog, catalog)
     assert shapes.notice(catalog, since=Lsn(100), until=Lsn(100), passed=Lsn(50)) == []
     assert shapes.meet(PLACES, Lsn(99)) is None
     assert asked == []

@@ -97,8 +97,7 @@ class Collector:
                 slot_stream = SlotStream(replication, source.slot, source.publication, start, bell)
                 # Before the connection is closed, which another thread may be reading from.
                 stream = open_here.enter_context(closing(ReadAhead(slot_stream, reader())))
-                publication, goal = origin.publication, self._goal
-                session = Session(self._around, writer, stream, connection, translation, publication, goal, bell)
+                session = Session(self._around, writer, stream, connection, translation, origin, self._goal, bell)
             self._session = open_here.enter_context(closing(session))
             open_here.callback(self._forget_session)
             spool = open_here.enter_context(closing(Spool(self._around.held / "transactions")))

@@ -20,7 +20,7 @@ from catchment.model.lsn import Lsn
 from catchment.pipeline.cut import Cutter
 from catchment.pipeline.refill import Backfills
 from catchment.pipeline.shapes import Published, Shapes
-from catchment.pipeline.state import SEQUENCE, decode
+from catchment.pipeline.state import SEQUENCE, Origin, decode
 from catchment.pipeline.status import LoopStatus
 from catchment.pipeline.streamed import Streamed
 from catchment.postgres.bell import Bell
@@ -71,7 +71,7 @@ class Session:
         stream: Stream,
         connection: psycopg.Connection,
         translation: Translation,
-        publication: int,
+        origin: Origin,
         goal: Lsn,
         bell: Bell,
     ) -> None:
@@ -81,7 +81,7 @@ class Session:
         self._stream = stream
         self._connection = connection
         self._translation = translation
-        self._publication = publication
+        self._publication = origin.publication
         self._goal = goal
         self._bell = bell
         tail = writer.tail
@@ -119,8 +119,8 @@ class Session:
         self._began_at = wal_position(connection, translation)
         self._passed, self._passed_at = tail.frontier.lsn, tail.frontier.committed_at
         self._did_chores = self._looked = self._nudged = self._reported = float("-inf")
-        if not self._shapes.known:
-            self._shapes.expect(self._published())
+        if SEQUENCE not in tail.state:  # nothing was told yet, not even that a backfill is to come
+            self._shapes.expect(self._published(), origin.tables)
         self.backfills.begin_targets()
         # Whoever had claimed a request has forgotten it, unless it is written down by now.
         around.hub.release(self._source.name)

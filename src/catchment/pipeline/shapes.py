@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -220,11 +220,16 @@ class Shapes:
         # Else the others still have to be told of a new shape, which the stream does when it comes to it.
         return table
 
-    def expect(self, published: Published) -> None:
-        """The tables of a log that begins here: a backfill of all tables is to come anyway."""
+    def expect(self, published: Published, from_the_start: Collection[int]) -> None:
+        """The tables of a log that begins here: a backfill of all tables is to come anyway.
+
+        ``from_the_start``: those that were published before the slot was made. Of any other, what was open when it was
+        added may have written rows that are nowhere in the stream.
+        """
         self.estimates = {oid: table.estimated_rows for oid, table in published.items()}
-        for table in published.values():
-            self._keep(KnownTable(table.table, table.relation, table.fingerprint))
+        for oid, table in published.items():
+            floor = None if oid in from_the_start else self._now()
+            self._keep(KnownTable(table.table, table.relation, table.fingerprint, floor=floor))
 
     def notice(self, published: Published, since: Lsn, until: Lsn, passed: Lsn) -> list[Step]:
         """Compare with what is published now; returns the steps to be taken at once, between two transactions.
