@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -16,9 +18,14 @@ from psycopg.pq import ConnStatus
 from catchment.hub.memory import MemoryHub
 from catchment.log.memory import MemoryLog
 from catchment.model.batch import TableRows
-from catchment.pipeline import collector
+from catchment.model.errors import SourceUnreachable
+from catchment.model.table import Table
+from catchment.pipeline import collector, ranges
 from catchment.pipeline.collector import Collector
+from catchment.pipeline.cycle import Cycle
+from catchment.pipeline.kept import Kept, Window
 from catchment.pipeline.session import Surroundings
+from catchment.pipeline.state import Refill
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.pipeline.tell import Teller
 from catchment.postgres.ahead import ReadAhead
@@ -27,12 +34,16 @@ from catchment.postgres.snapshot import Moment, SnapshotReader
 from catchment.postgres.source import Source
 
 
+def make_collector(dsn: str, directory: Path, log: MemoryLog, stopping: Stopping) -> Collector:
+    around = Surroundings(Source("s", dsn, slot="s"), ("t",), log, MemoryHub(), "w", directory, LoopStatus("s"))
+    return Collector(around, stopping)
+
+
 @contextmanager
 def collecting(dsn: str, directory: Path, log: MemoryLog) -> Iterator[Collector]:
     """A collector that runs for the block, once all that was there before is in the log."""
     stopping = Stopping()
-    around = Surroundings(Source("s", dsn, slot="s"), ("t",), log, MemoryHub(), "w", directory, LoopStatus("s"))
-    running = Collector(around, stopping)
+    running = make_collector(dsn, directory, log, stopping)
     thread = threading.Thread(target=running.run)
     thread.start()
     try:
@@ -46,7 +57,8 @@ def collecting(dsn: str, directory: Path, log: MemoryLog) -> Iterator[Collector]
 
 
 def rows_of(log: MemoryLog) -> list[TableRows]:
-    return [rows for _, batch in log.read("s", 0, log.wait("s", 0, 0).last) for rows in batch.rows]
+    span = log.wait("s", 0, 0)
+    return [rows for _, batch in log.read("s", span.first - 1, span.last) for rows in batch.rows]
 
 
 @pytest.fixture
@@ -131,3 +143,54 @@ def test_promise_1_what_was_open_when_a_table_was_added_behind_the_new_slot_is_r
         with collecting(source_database, tmp_path, log):
             pass
     assert [rows.data.column("n").to_pylist() for rows in rows_of(log)] == [["1"]]
+
+
+def test_promise_1_a_table_that_was_read_in_part_is_begun_again_where_what_it_needs_was_trimmed(
+    source_database: str, writer: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "BLOCKS", 1)
+    clock = SimpleNamespace(monotonic=count().__next__)  # so a cycle reads ten blocks at most
+    monkeypatch.setattr(ranges, "time", clock)
+    writer.execute("INSERT INTO t SELECT n, repeat('x', 1900) FROM generate_series(1, 60) n")  # four in each block
+
+    def cut_off(self: Teller, refill: Refill, keep: Callable[..., Refill] = Teller.keep) -> Refill:
+        if keep(self, refill).progress:
+            raise SourceUnreachable("cut off")
+        return refill
+
+    log = MemoryLog()
+    with monkeypatch.context() as cutting:
+        cutting.setattr(Teller, "keep", cut_off)
+        with pytest.raises(SourceUnreachable):
+            make_collector(source_database, tmp_path, log, Stopping()).run()
+    assert 0 < sum(rows.data.num_rows for rows in rows_of(log)) < 60
+    writer.execute("INSERT INTO t VALUES (61, 'new')")
+    log.trim("s", log.wait("s", 0, 0).last)
+    with collecting(source_database, tmp_path, log):
+        pass
+    told = {n for rows in rows_of(log) for n in rows.data.column("n").to_pylist()}
+    assert told == {str(n) for n in range(1, 62)}
+
+
+def test_promise_1_rows_that_cannot_be_brought_forward_because_of_a_trimmed_log_are_read_again(
+    source_database: str, writer: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, since = SnapshotReader.begin, Kept.since
+    trimmed: list[int] = []
+
+    def written_before(self: SnapshotReader) -> Moment:
+        writer.execute("INSERT INTO t SELECT count(*) FROM t")  # so the log goes on before it is passed
+        return begin(self)
+
+    def trimmed_before(self: Kept, cycle: Cycle, table: Table, through: int) -> Window | None:
+        if not trimmed:
+            trimmed.append(log.trim("s", through))
+        return since(self, cycle, table, through)
+
+    monkeypatch.setattr(SnapshotReader, "begin", written_before)
+    monkeypatch.setattr(Kept, "since", trimmed_before)
+    log = MemoryLog()
+    with collecting(source_database, tmp_path, log):
+        pass
+    assert trimmed
+    assert [rows.data.column("n").to_pylist() for rows in rows_of(log) if rows.refill] == [["0", "1"]]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +26,10 @@ from catchment.model.lsn import Lsn
 from catchment.pipeline import deliver
 from catchment.pipeline.collector import Collector
 from catchment.pipeline.deliver import Deliverer, Refills, due_in
-from catchment.pipeline.session import REFILL
+from catchment.pipeline.session import REFILL, Surroundings
 from catchment.pipeline.state import REFILL as KEPT_REFILL
-from catchment.pipeline.state import TARGET, Refill, encode
-from catchment.pipeline.status import Stopping, keep_going
+from catchment.pipeline.state import TARGET, Progress, Refill, encode
+from catchment.pipeline.status import LoopStatus, Stopping, keep_going
 from catchment.pipeline.worker import Hosted
 from catchment.postgres.source import Source
 from catchment.targets.base import Pace
@@ -208,6 +209,29 @@ def test_promise_1_the_log_keeps_what_a_crash_of_the_target_may_take_back(pipe: 
     source = cast("Source", SimpleNamespace(name="orders"))
     Hosted(source, deliverer.status, collector, [deliverer], Stopping()).trim(pipe.log, 2**40)
     assert pipe.log.wait("orders", 0, 0).first == 4
+
+
+def test_promise_2_what_a_backfill_needs_of_the_log_is_kept_while_its_source_cannot_be_reached(tmp_path: Path) -> None:
+    pipe = Pipe(SqliteLog(tmp_path / "log", segment_bytes=1))
+    source, stopping = Source("orders", ""), Stopping()
+    around = Surroundings(source, ("recording",), pipe.log, pipe.hub, "worker", tmp_path, LoopStatus("orders"))
+    deliverer = Deliverer("orders", pipe.target, pipe.log, pipe.hub, stopping)
+    hosted = Hosted(source, around.status, Collector(around, stopping), [deliverer], stopping)
+    refill = Refill("r", (1,), ("recording",), full=True, started=4)
+    half_read = refill.with_progress(Progress(1, 0, None, since=2, rows=7))
+
+    def first_kept(refill: Refill) -> int:
+        last = pipe.append(message(0), state={f"{KEPT_REFILL}r": refill.encode()})
+        deliverer.identity, deliverer.durable = pipe.log.wait("orders", 0, 0).log, last
+        hosted.trim(pipe.log, 1)
+        return pipe.log.wait("orders", 0, 0).first
+
+    with closing(pipe.writer):
+        for number in range(5):
+            pipe.append(message(number))
+        assert first_kept(half_read) == 3
+        assert first_kept(refill) == 4
+        assert first_kept(replace(refill, finished=7)) == 8
 
 
 def test_promise_1_a_target_that_went_back_is_given_again_what_it_lost(pipe: Pipe) -> None:

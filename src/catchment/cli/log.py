@@ -107,7 +107,7 @@ def trim(
     """Forget changes up to an offset, as far as whole files allow.
 
     The hub trims by itself what all targets have: this is for a disk that is full before its time. A target that lacks
-    what is forgotten is refilled.
+    what is forgotten is refilled; a table of which a backfill has read a part is begun again.
 
     Example: catchment log trim orders --through 20000
     """

@@ -17,7 +17,7 @@ from catchment.model.lsn import Lsn
 from catchment.pipeline.collect import collect
 from catchment.pipeline.session import REFILL, Session, Surroundings
 from catchment.pipeline.spool import Spool
-from catchment.pipeline.state import SOURCE, Origin
+from catchment.pipeline.state import SOURCE, Origin, needed
 from catchment.pipeline.status import Stopping
 from catchment.postgres.ahead import ReadAhead, reader
 from catchment.postgres.bell import Bell
@@ -66,9 +66,9 @@ class Collector:
 
     @property
     def keep(self) -> int | None:
-        """The offset behind which a backfill needs the log."""
+        """The offset behind which a backfill needs the log, also one that waits for a connection."""
         session = self._session
-        return session.backfills.keep if session else None
+        return session.backfills.keep if session else needed(self._around.log.state(self._source.name))
 
     def run(self) -> None:
         """Open the log, connect, and collect until it is time to stop."""

@@ -22,14 +22,14 @@ from catchment.changes.snapshot import Snapshot
 from catchment.changes.waiting import Keys
 from catchment.log.base import Log, LogWriter, State
 from catchment.model.batch import Batch
-from catchment.model.errors import CatchmentError, TableStopped
+from catchment.model.errors import CatchmentError, LogTrimmed, TableStopped
 from catchment.model.lsn import Lsn
 from catchment.pipeline.counters import Rate
 from catchment.pipeline.cycle import Cycle
 from catchment.pipeline.kept import Kept
 from catchment.pipeline.pieces import Pieces
 from catchment.pipeline.shapes import Shapes
-from catchment.pipeline.state import REFILL, TARGET, Origin, Refill, entries
+from catchment.pipeline.state import REFILL, TARGET, Origin, Refill, entries, needed
 from catchment.pipeline.streamed import Streamed
 from catchment.pipeline.tell import Teller
 from catchment.postgres.catalog import PublishedTable
@@ -109,10 +109,9 @@ class Backfills:
     @property
     def keep(self) -> int | None:
         """The offset behind which the log must not be trimmed: it is being told, or needed to bring rows forward."""
-        cycle, current = self._cycle, self._current
-        offsets = [cycle.keep] if cycle else []
-        offsets += [current.started - 1] if current and current.started else []
-        return min(offsets, default=None)
+        cycle = self._cycle
+        offsets = (cycle.keep if cycle else None, needed(self._writer.tail.state))
+        return min((offset for offset in offsets if offset is not None), default=None)
 
     def want(self, targets: Sequence[str], tables: Sequence[int] | None = None, request: int | None = None) -> None:
         """Backfill these tables (all, when null) for these targets, after what is under way. Durable on return."""
@@ -236,7 +235,11 @@ class Backfills:
 
         # While the stream is late, each cycle waits for it: reading a little longer brings the end nearer.
         busy = min(max(_BUSY_SECONDS, self._waited), _LATE_SECONDS)
-        piece = self._pieces.next(refill, known.table, busy if self._busy() else _IDLE_SECONDS)
+        try:
+            piece = self._pieces.next(refill, known.table, busy if self._busy() else _IDLE_SECONDS)
+        except LogTrimmed:  # by hand: which rows still wait to be read by their keys cannot be told any more
+            self._current = refill.begun_again(known.table.oid)
+            return
         self._cycle = Cycle(self._source, known, piece, tail, usable, self._directory, self._wake)
 
     def _end(self, cycle: Cycle) -> None:
@@ -278,6 +281,8 @@ class Backfills:
     def _append(self, refill: Refill, cycle: Cycle, published: PublishedTable) -> Refill:
         try:
             refill = self._pieces.append(refill, cycle, published)
+        except LogTrimmed:  # by hand: what was read cannot be brought forward any more
+            refill = refill.begun_again(cycle.table.oid)
         except TableStopped as error:
             self.trouble = str(error)
             self._not_before = time.monotonic() + _RETRY_SECONDS

@@ -219,5 +219,16 @@ class Refill:
         ]
 
 
+def needed(state: Mapping[str, bytes]) -> int | None:
+    """The offset behind which the backfills that have not ended need the log; null when they need none of it.
+
+    That is all that they told, and the changes that may have left rows that wait to be read by their keys.
+    """
+    unfinished = [refill for refill in Refill.of(state) if refill.finished is None]
+    offsets = [refill.started - 1 for refill in unfinished if refill.started is not None]
+    offsets += [part.since for refill in unfinished for part in refill.progress]
+    return min(offsets, default=None)
+
+
 def _progress(reached: Mapping[str, int] | None, **value: int) -> Progress:
     return Progress(reached=Reached(**reached) if reached else None, **value)
