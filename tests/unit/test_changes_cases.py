@@ -176,6 +176,16 @@ def test_a_snapshot_sees_across_the_wrap_around_of_xids() -> None:
     assert snapshot.sees(xids).tolist() == [True, False, True, False, True, False, False]
 
 
+def test_a_snapshot_knows_what_it_sees_of_a_later_ones_open_transactions_however_much_later() -> None:
+    first = Snapshot.parse("1000:1003:1000,1002")
+    assert not first.sees_one_open_in(Snapshot.parse("1003:1003:"))
+    assert not first.sees_one_open_in(Snapshot.parse("1000:1004:1000,1002,1003"))
+    assert first.sees_one_open_in(Snapshot.parse("1001:1004:1001,1002"))
+    assert first.sees_one_open_in(Snapshot.parse("900:1004:900"))
+    for xid in (5000, 5000 + (1 << 31), 1 << 32, 5000 + (5 << 31)):
+        assert not first.sees_one_open_in(Snapshot.parse(f"{xid}:{xid + 1}:{xid}"))
+
+
 def test_only_changes_that_a_snapshot_does_not_see_are_kept() -> None:
     changes = batch(("c", "1", "a"), ("b", "1", None), ("u", "2", "b"), ("d", "2", None), xids=[9, 12, 12, 30])
     kept = unseen(changes, Snapshot.parse("10:20:12"))

@@ -33,6 +33,10 @@ class Snapshot:
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.in_progress)))}"
 
+    def sees_one_open_in(self, later: Snapshot) -> bool:
+        """Whether it sees a transaction that is still in progress in a later one: one whose commit waits in the WAL."""
+        return any(xid < self.xmax and xid not in self.in_progress for xid in later.in_progress)
+
     def sees(self, xids: npt.NDArray[np.int64] | Sequence[int]) -> npt.NDArray[np.bool_]:
         """One truth for each 32-bit xid, as the stream carries them: whether what it committed is visible.
 

@@ -229,8 +229,7 @@ class Backfills:
         def usable(snapshot: Snapshot) -> bool:
             # A transaction in progress here that the slot's own snapshot sees has its commit in the WAL already, before
             # the slot's beginning: it waits for a standby, and neither the stream nor this snapshot would bring it.
-            open_now = [xid & 0xFFFFFFFF for xid in snapshot.in_progress]
-            lost = never_streamed is not None and bool(np.any(never_streamed.sees(open_now)))
+            lost = never_streamed is not None and never_streamed.sees_one_open_in(snapshot)
             return not lost and snapshot.xmin >= floor and bool(np.all(snapshot.sees(must_see)))
 
         # While the stream is late, each cycle waits for it: reading a little longer brings the end nearer.
