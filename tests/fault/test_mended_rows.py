@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
+import psycopg
 import pytest
 from places import execute, has_rows, make_places, one
 from running_hub import RunningHub, assert_ods_equals_source, eventually
@@ -39,6 +40,27 @@ def test_promise_1_a_row_that_a_filter_lets_in_without_all_its_values_is_read_ag
     for table in ("keyed", "filtered"):
         sum_of = f"SELECT sum(hashtext(t::text)) FROM {{}}{table} t WHERE shared"
         assert one(ods_database, sum_of.format("orders.")) == one(source_database, sum_of.format("public."))
+
+
+def test_promise_1_a_row_that_was_let_in_before_a_column_came_is_read_again(
+    source_database: str, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    execute(
+        source_database,
+        "CREATE TABLE keyed (id int, shared bool, large text, PRIMARY KEY (id, shared))",
+        "ALTER TABLE keyed ALTER large SET STORAGE EXTERNAL",
+        "INSERT INTO keyed SELECT n, n % 2 = 0, repeat('x', 5000) FROM generate_series(1, 20) n",
+        "CREATE PUBLICATION catchment FOR TABLE keyed WHERE (shared)",
+    )
+    hub = hub_factory({"orders": source_database}, ods=ods_database)
+    hub.until_caught_up()
+    execute(source_database, "UPDATE keyed SET shared = true WHERE id <= 10", "ALTER TABLE keyed ADD x int")
+    with psycopg.connect(source_database, autocommit=True) as connection:
+        for number in range(2_000):  # the column is told behind all of this, the rows are asked for before it
+            connection.execute("INSERT INTO keyed VALUES (%s, true)", (100 + number,))
+    hub.until_caught_up()
+    sum_of = "SELECT sum(hashtext(t::text)) FROM {}keyed t WHERE shared"
+    assert one(ods_database, sum_of.format("orders.")) == one(source_database, sum_of.format("public."))
 
 
 def test_rows_that_differ_are_mended_by_their_keys(

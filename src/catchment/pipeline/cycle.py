@@ -16,6 +16,7 @@ from catchment.changes.snapshot import Snapshot
 from catchment.changes.waiting import Keys
 from catchment.model.errors import CatchmentError, TableLocked, TableStopped
 from catchment.model.lsn import Lsn
+from catchment.pipeline.fingerprint import key_numbers
 from catchment.pipeline.held import HeldRows
 from catchment.pipeline.ranges import Ranges
 from catchment.pipeline.state import KnownTable
@@ -35,12 +36,14 @@ logger = structlog.get_logger()
 class Piece:
     """What a cycle is to read: blocks from ``begin`` on (null: from the first on), and the rows with these keys.
 
-    ``blocks``: whether there are any left. ``seconds``: about how long the snapshot may be held; null for as long as it
-    takes. A table without a key is read whole all the same: its rows could not be told apart later.
+    ``key``: the columns, by ``attnum``, that ``keys`` are of; those of another key are not looked for. ``blocks``:
+    whether there are any left. ``seconds``: about how long the snapshot may be held; null for as long as it takes. A
+    table without a key is read whole all the same: its rows could not be told apart later.
     """
 
     begin: Reached | None = None
     keys: Keys = field(default_factory=list)
+    key: tuple[int, ...] = ()
     blocks: bool = True
     seconds: float | None = None
 
@@ -120,7 +123,7 @@ class Cycle:
         self.held = HeldRows(self._directory / f"{self.table.oid}.arrow", len(published.table.columns))
         if self.piece.blocks:
             self._read_blocks(reader, published)
-        if self.piece.keys:
+        if self.piece.keys and self.piece.key == key_numbers(published.table):
             for columns in reader.read_keys(published, self.piece.keys):
                 self.held.write(columns)
         self.held.finish()

@@ -12,8 +12,10 @@ from catchment.changes.absent import absent
 from catchment.changes.forward import Forward
 from catchment.changes.waiting import Keys, Waiting
 from catchment.log.base import LogWriter
+from catchment.model.errors import TableStopped
 from catchment.model.table import Table
 from catchment.pipeline.cycle import Cycle, Piece
+from catchment.pipeline.fingerprint import Change, change, key_numbers, same_shape
 from catchment.pipeline.kept import Kept, Window
 from catchment.pipeline.shapes import Shapes
 from catchment.pipeline.state import Progress, Refill
@@ -35,13 +37,14 @@ class Pieces:
         """What the next cycle is to read."""
         progress = refill.progress_of(table)
         if refill.keys:
-            return Piece(None, [pa.array(column, pa.string()) for column in refill.keys], blocks=False)
+            asked_for: Keys = [pa.array(column, pa.string()) for column in refill.keys]
+            return Piece(None, asked_for, refill.key, blocks=False)
         if progress is None:
             # What is not followed has to be read whole: nobody is told of what comes between two cycles.
             followed = self._shapes.known[table.oid].followed or self._is_for_all(refill)
             return Piece(seconds=seconds if followed else None)
         keys = self._kept.waiting(table, progress, self._writer.tail.frontier.offset)
-        return Piece(progress.reached, keys, progress.reached is not None, seconds)
+        return Piece(progress.reached, keys, key_numbers(table), progress.reached is not None, seconds)
 
     def _is_for_all(self, refill: Refill) -> bool:
         return self._targets.issubset(refill.targets)
@@ -49,14 +52,21 @@ class Pieces:
     def append(self, refill: Refill, cycle: Cycle, published: PublishedTable) -> Refill:
         """Append what a cycle has read; returns what remains of the refill. Raises TableStopped: it is read again.
 
-        A table that changed its shape, was emptied or got another file since it was begun is begun again.
+        A table that changed its shape, was emptied or got another file since it was begun is begun again, and so is one
+        of which the snapshot's catalog shows what the stream has not told: it may be why the blocks read before are not
+        as they were, and nobody would look at it again once it is adopted.
         """
         if refill.keys:
-            return self._mend(refill, cycle)
+            return self._mend(refill, cycle, published)
         known = self._shapes.known[cycle.table.oid]
-        changed = known is not cycle.known and (known.stopped or known.relation != published.relation)
+        found, first = change(known, published), cycle.piece.first
+        if found is Change.REFILL_AFTER_OPEN or (found is Change.REFILL and not first):
+            self._shapes.leave_out(published, found)
+            return refill.begun_again(cycle.table.oid)
+        told = known is not cycle.known and (known.stopped or known.relation != published.relation)
+        to_be_told = found is Change.IN_PLACE and not first
         progress = refill.progress_of(known.table)
-        if changed or cycle.another_file or self._shapes.emptied or (progress is None) != cycle.piece.first:
+        if told or to_be_told or cycle.another_file or self._shapes.emptied or (progress is None) != first:
             return refill.begun_again(cycle.table.oid)
         kept = self._kept.since(cycle, published.table, self._writer.tail.frontier.offset)
         if kept is None:
@@ -88,16 +98,23 @@ class Pieces:
         waiting = Waiting(table, changes, among=None if cycle.piece.blocks else cycle.piece.keys)
         return self._teller.rows(refill, table, map(waiting.told, chunks)), waiting.keys
 
-    def _mend(self, refill: Refill, cycle: Cycle) -> Refill:
+    def _mend(self, refill: Refill, cycle: Cycle, published: PublishedTable) -> Refill:
         """Tell the rows that were asked for by their keys, and which are gone; returns what remains.
 
-        A table that is not followed, or was just emptied or changed, is read again anyway, or was told.
+        A table that is not followed is read again anyway, and that one was just emptied has been told. Where the key
+        has become another one, rows cannot be found by what it was: all of them are read again.
         """
         known, keys = self._shapes.known[cycle.table.oid], cycle.piece.keys
         table = known.table
         kept = self._kept.since(cycle, table, self._writer.tail.frontier.offset)
-        if kept is None or known is not cycle.known or not known.followed or len(keys) != len(table.key):
+        if kept is None or not known.followed:
             return self._teller.keep(refill.without(table.oid))
+        if refill.key != key_numbers(table):
+            self._shapes.want(table.oid)
+            return self._teller.keep(refill.without(table.oid))
+        if not same_shape(table, published.table):
+            what = "has a shape that the stream has not told of yet"
+            raise TableStopped(what, table=str(table), remedy="it is read again")
         forward = Forward(table, kept.unseen, told=True)
         waiting = Waiting(table, kept.all, among=keys)
         gone = absent(table, keys, cycle.held.chunks(), kept.all)

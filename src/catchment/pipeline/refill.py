@@ -24,8 +24,10 @@ from catchment.log.base import Log, LogWriter, State
 from catchment.model.batch import Batch
 from catchment.model.errors import CatchmentError, LogTrimmed, TableStopped
 from catchment.model.lsn import Lsn
+from catchment.model.table import Table
 from catchment.pipeline.counters import Rate
 from catchment.pipeline.cycle import Cycle
+from catchment.pipeline.fingerprint import key_numbers
 from catchment.pipeline.kept import Kept
 from catchment.pipeline.pieces import Pieces
 from catchment.pipeline.shapes import Shapes
@@ -140,15 +142,16 @@ class Backfills:
                 return True
         return False
 
-    def mend(self, table: int, keys: Keys, request: int | None = None) -> State:
+    def mend(self, table: Table, keys: Keys, request: int | None = None) -> State:
         """Read rows again by their keys, for all targets; returns what has to be saved for it to outlast a restart."""
         refill = Refill(
             id=uuid.uuid4().hex,
-            tables=(table,),
+            tables=(table.oid,),
             targets=self._targets,
             full=False,
             requests=() if request is None else (request,),
             keys=tuple(tuple(column.to_pylist()) for column in keys),
+            key=key_numbers(table),
         )
         self._queue.append(refill)
         self._answers |= dict.fromkeys(refill.requests, False)
@@ -156,7 +159,7 @@ class Backfills:
 
     def want_mended(self, table: int, keys: Keys, request: int) -> None:
         """The same for somebody who asked. Durable on return."""
-        self._teller.note(self.mend(table, keys, request))
+        self._teller.note(self.mend(self._shapes.known[table].table, keys, request))
 
     def begin_targets(self) -> None:
         """Have every configured target that this log has never filled filled, and forget those that are no more."""

@@ -148,7 +148,7 @@ class Session:
         """Make the batch durable; returns how far the log reaches now, in whole transactions."""
         for told in batch.rows:
             if told.refill is None and (keys := created_in_part(told.table, told.data)):
-                state = {**state, **self.backfills.mend(told.table.oid, keys)}
+                state = {**state, **self.backfills.mend(told.table, keys)}
         self.beat()  # a large transaction is many batches
         self._writer.append(batch, state)
         self._changes += batch.changes

@@ -288,6 +288,14 @@ class Shapes:
         """The WAL position behind which the stream can tell no more of a change that the catalog has shown."""
         return min((until for _, until in self._waiting.values()), default=None)
 
+    def leave_out(self, published: PublishedTable, found: Change) -> None:
+        """What was found of this table is why it has to be read again."""
+        self._keep(self._left_out(self.known[published.table.oid], published, found))
+
+    def want(self, oid: int) -> None:
+        """Its rows have to be read again, for all targets, while its changes are followed as before."""
+        self._keep(replace(self.known[oid], refill=True))
+
     def unreadable(self, oid: int, sentence: str) -> None:
         """Only a person can have its rows read again; what the stream brings of it goes on."""
         self._keep(replace(self.known[oid], refill=True, stopped=sentence))

@@ -167,7 +167,7 @@ class Refill:
     people asked for. ``started``: the offset where its first rows begin, ``finished``: where it ended; kept until that
     offset is trimmed, for targets that begin in the midst of it. ``progress``: of tables that are read in part.
     ``rows``: how many were told. ``keys``: only the rows of the one table that have these keys are read, one column of
-    texts for each key column; targets change them where they are.
+    texts for each column of ``key``, which are known by ``attnum``; targets change them where they are.
     """
 
     id: str
@@ -180,6 +180,7 @@ class Refill:
     progress: tuple[Progress, ...] = ()
     rows: int = 0
     keys: tuple[tuple[str | None, ...], ...] = ()
+    key: tuple[int, ...] = ()
 
     def without(self, table: int) -> Refill:
         """What remains once this table has been read."""
@@ -212,6 +213,7 @@ class Refill:
                     "targets": tuple(value["targets"]),
                     "requests": tuple(value["requests"]),
                     "keys": tuple(tuple(column) for column in value["keys"]),
+                    "key": tuple(value.get("key", ())),
                     "progress": tuple(_progress(**part) for part in value["progress"]),
                 }
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -78,15 +79,17 @@ class Teller:
     def mended(
         self, refill: Refill, table: Table, gone: Sequence[pa.Array[Any]], rows: Iterable[Sequence[pa.Array[Any]]]
     ) -> Refill:
-        """Rows that are not there and rows as they are, all in one batch: a target shows both or neither."""
+        """Rows that are not there and rows as they are, all in one transaction: a target shows both or neither."""
         first = self._decoder.sequence
-        pieces = []
-        for op, columns in (("d", gone), *(("r", columns) for columns in rows)):
-            pieces.append(as_rows(table, columns, self._next(), "d" if op == "d" else "r"))
-            self._decoder.sequence += len(columns[0])
-        (batch,) = pa.Table.from_batches(pieces).combine_chunks().to_batches() or pieces[:1]
-        if batch.num_rows:
-            self._say(rows=(TableRows(table, batch, MENDED),))
+        part = 0
+        for columns in chain((gone,), rows):
+            if len(columns[0]):
+                told = as_rows(table, columns, self._next(), "d" if columns is gone else "r")
+                self._decoder.sequence += told.num_rows
+                self._say(rows=(TableRows(table, told, MENDED),), part=part, ends=False)
+                part += 1
+        if part:
+            self._say(part=part)
         return replace(refill, rows=refill.rows + self._decoder.sequence - first)
 
     def keep(self, refill: Refill) -> Refill:
@@ -108,14 +111,16 @@ class Teller:
         rows: tuple[TableRows, ...] = (),
         packed: PackedRows | None = None,
         state: State | None = None,
+        part: int = 0,
+        ends: bool = True,
     ) -> None:
         frontier = self._writer.tail.frontier
         batch = Batch(
             source=self._source,
             after=frontier.lsn,
             until=frontier.lsn,
-            part=0,
-            ends_transaction=True,
+            part=part,
+            ends_transaction=ends,
             committed_at=frontier.committed_at,
             events=events,
             rows=rows,
