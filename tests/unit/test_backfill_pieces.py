@@ -61,7 +61,7 @@ class World:
         self.writer = self.log.open_writer("s")
         self.append(Batch("s", Lsn(0), Lsn(100), 0, True, datetime.now(UTC)), {})
         self.shapes = Shapes("s", {}, lambda _: {}, lambda: "90:90:")
-        self.shapes.expect({OID: before})
+        self.shapes.expect({OID: before}, [OID])
         self.shapes.read(OID)
         teller = Teller("s", self.writer, Decoder(Lsn(100), 0), self.append, self.shapes.changes)
         self.pieces = Pieces(["ods"], self.writer, self.shapes, Kept("s", self.log), teller)
