@@ -106,7 +106,7 @@ CLI_FOOT = """
 | `retrying` | it mends itself once the cause is gone |
 | `stopped` | it waits for a person, and is looked at again every 20 s |
 | `dropped` | the source was removed while the hub runs |
-| `silent` | nothing was heard of it for 15 s, and what was known is stale: only how far it had got is shown |
+| `silent` | nothing was heard of it for 20 s, and what was known is stale: only how far it had got is shown |
 | `not running` | no hub runs it; a source that is new in `catchment.toml` waits for the next start |
 
 `status --json` prints one object: `running`, whether a hub runs here; `remedy`, the sentence of a disk that is full,

@@ -18,7 +18,7 @@ from catchment.postgres.stream import Stream
 IDLE_SECONDS = 10.0  # `verify` waits for so long where nobody commits
 IDLE_BYTES = 16 * 2**20
 _ROUND_SECONDS = 0.5
-_REST_SECONDS = 5.0
+_REST_SECONDS = IDLE_SECONDS  # what is due is due when the rest is over
 _ASK_SECONDS = 0.1
 
 

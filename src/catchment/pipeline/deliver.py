@@ -20,7 +20,7 @@ from catchment.pipeline.state import KEPT, MENDED, TARGET, Refill, decode
 from catchment.pipeline.status import LoopStatus, Stopping
 from catchment.targets.base import Pace, Target
 
-_ROUND_SECONDS = 5.0
+_ROUND_SECONDS = 10.0
 _ASKED_SECONDS = 0.1
 _PACE_SECONDS = 0.5
 _SHARE_OF_UPKEEP = 0.5

@@ -14,7 +14,7 @@ from catchment.targets.base import Target
 
 logger = structlog.get_logger()
 
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
 
 class Lacks:

@@ -35,6 +35,7 @@ _ROUND_SECONDS = 0.25
 _REPORT_SECONDS = 0.5
 _TRIM_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
+_WAKE_SECONDS = 0.1
 _CONNECTING_SECONDS = 1.0
 _FILES = 65_536
 
@@ -129,8 +130,15 @@ class Hosted:
         """Have the loops end, and wait for it."""
         self.stopping.now()
         for thread in self.threads:
-            thread.join()
+            self.wait_for(thread)
         self.threads.clear()
+
+    def wait_for(self, thread: threading.Thread, seconds: float = float("inf")) -> None:
+        """Wait so long for a loop that was told to end; told once only, it may have been just about to sleep."""
+        deadline = time.monotonic() + seconds
+        while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            self.stopping.now()
+            thread.join(min(left, _WAKE_SECONDS))
 
     def drop(self, log: Log, purge: bool) -> str:
         """End the loops, then remove slot and log, and what was built from them; returns what was done.
@@ -256,7 +264,7 @@ class Worker:
             for status, thread in zip(hosted.statuses(), hosted.threads, strict=False):
                 # One that fails is connecting, or sleeps: it has nothing under way.
                 grace = _CONNECTING_SECONDS if status.state in ("retrying", "stopped") else _GRACE_SECONDS
-                thread.join(max(0.0, began + grace - time.monotonic()))
+                hosted.wait_for(thread, began + grace - time.monotonic())
         with suppress(CatchmentError):
             self._report()
         self._close()
