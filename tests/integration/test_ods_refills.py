@@ -21,6 +21,7 @@ pytestmark = pytest.mark.server_versions
 
 ACCOUNTS = table("accounts", "id int4", "name text")
 ORDERS = table("orders", "id int4", "total numeric", schema="sales")
+PLACES = table("places", "id int4", "name text")
 FACTS = table("facts", "n int4", key=())
 
 
@@ -189,6 +190,50 @@ def test_readers_see_all_tables_of_a_refill_change_at_once(ods: Ods, source: Sou
         stop.set()
         seen = watching.result()
     assert seen <= {repr(([str(n)], [str(n)])) for n in range(6)}
+
+
+def test_promise_3_readers_and_a_vacuum_do_not_hold_back_a_refill_of_the_same_shape(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.load(PLACES, ("1", "here"))
+    source.load(FACTS, ("1",))
+    with psycopg.connect(ods.dsn) as reader, psycopg.connect(ods.dsn) as vacuum:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT FROM orders.accounts")
+        vacuum.execute("LOCK orders.places, orders.facts IN SHARE UPDATE EXCLUSIVE MODE")
+        source.begin("r2", ACCOUNTS, ("1", "anne"), ("2", "bob"))
+        source.begin("r2", PLACES, ("2", "there"))
+        source.begin("r2", FACTS, ("2",))
+        source.finish("r2")
+        seen = reader.execute("SELECT a.id, a.name, n FROM orders.accounts a, orders.facts").fetchall()
+        assert seen == [(1, "ann", 1)]
+    assert ods.rows("orders.accounts") == ["(1,anne)", "(2,bob)"]
+    assert ods.rows("orders.places") == ["(2,there)"]
+    assert ods.rows("orders.facts") == ["(2)"]
+
+
+def test_promise_3_no_reader_waits_while_rows_are_merged_whatever_is_altered_in_the_end(
+    ods: Ods, source: Source
+) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    source.load(PLACES, ("1", "here"))
+    wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
+    source.begin("r2", wider, ("1", "ann", "n"))
+    source.begin("r2", PLACES, ("1", "there"))
+    with ThreadPoolExecutor(1) as worker, psycopg.connect(ods.dsn) as writer, psycopg.connect(ods.dsn) as reader:
+        writer.execute("SELECT FROM orders.places FOR UPDATE")
+        finish = worker.submit(source.finish, "r2")
+        merging = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = %s"
+        while ods.one(merging, "transactionid") == 0:
+            assert not finish.done()
+        reader.execute("LOCK orders.accounts, orders.places IN ACCESS SHARE MODE NOWAIT")
+        assert reader.execute("SELECT a.name, p.name FROM orders.accounts a, orders.places p").fetchall() == [
+            ("ann", "here")
+        ]
+        reader.rollback()
+        writer.rollback()
+        finish.result(timeout=30)
+    assert ods.rows("orders.accounts") == ["(1,ann,n)"]
+    assert ods.rows("orders.places") == ["(1,there)"]
 
 
 def test_columns_are_added_renamed_swapped_and_replaced(ods: Ods, source: Source) -> None:

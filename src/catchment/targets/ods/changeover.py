@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -18,7 +18,7 @@ from catchment.targets.ods.altering import altering
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
-from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, read_columns
+from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, OdsColumn, read_columns
 
 _PATIENCE = 5.0  # seconds: other sources want the session too; it is retried
 _POLL = 0.05
@@ -85,13 +85,17 @@ def change_over(
     A table that readers know keeps its identity and changes by DML only: views, grants and snapshots stay good. Where
     a column's type has changed its shadow replaces it, with its grants and indexes. One that cannot take its shadow's
     shape stops alone. Raises Refusal when what a person did to one stands in the way.
+
+    Readers wait only for what is altered, from there to the end of the transaction: that comes last.
     """
     for told in entries:
+        if told.shadow:
+            connection.execute(sql.SQL("ANALYZE {}").format(told.shadow.relation.identifier))
+    for told in sorted(entries, key=lambda each: _alters(connection, each)):
         entry = registry.entry(told.oid)  # another one may have taken its name just now
         if entry.shadow is None:
             continue
         shadow = entry.shadow
-        connection.execute(sql.SQL("ANALYZE {}").format(shadow.relation.identifier))
         try:
             entry = reshape.move(connection, registry, source, dataset, entry, shadow.shape)
             live = _take_place(connection, registry, source, dataset, replace(entry, shadow=shadow), translation)
@@ -121,7 +125,8 @@ def _take_place(
         with altering(connection, source, shadow.relation, shadow.shape, to=place):
             _appear(connection, shadow.relation, place, shadow.shape)
         return place
-    with altering(connection, source, live.relation, shadow.shape):
+    readers_wait = _alters(connection, entry)
+    with altering(connection, source, live.relation, shadow.shape) if readers_wait else contextlib.nullcontext():
         if _is_of_other_types(connection, entry):
             _replace(connection, live, shadow)
         else:
@@ -130,6 +135,23 @@ def _take_place(
                 _merge(connection, shadow, live)
             shapes.drop(connection, shadow.relation)
     return live.relation
+
+
+def _alters(connection: psycopg.Connection, entry: Entry) -> bool:
+    """Whether the change-over of this table has to alter one; else rows are all that changes of it."""
+    live, shadow = entry.live, entry.shadow
+    if live is None or shadow is None:
+        return shadow is not None
+    return (
+        str(live.shape) != str(shadow.shape)
+        or _is_of_other_types(connection, entry)
+        or _has_another_key(read_columns(connection, live.stamp), shadow.shape)
+        or bool(reshape.column_changes(connection, live.relation, live.shape, shadow.shape))
+    )
+
+
+def _has_another_key(live_columns: Mapping[str, OdsColumn], shape: Table) -> bool:
+    return {column.name for column in live_columns.values() if column.equals} != set(shape.key)
 
 
 def _is_of_other_types(connection: psycopg.Connection, entry: Entry) -> bool:
@@ -181,7 +203,8 @@ def _merge(connection: psycopg.Connection, shadow: Stored, live: Stored) -> None
     The same means the same bytes (``*<>`` compares them), since equal is not the same: 1.0 and 1.00, or citext.
     https://www.postgresql.org/docs/current/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
     """
-    columns, live_columns = read_columns(connection, shadow.stamp), read_columns(connection, live.stamp)
+    columns = read_columns(connection, shadow.stamp)
+    another_key = _has_another_key(read_columns(connection, live.stamp), shadow.shape)
     names = [sql.Identifier(column.name) for column in shadow.shape.columns]
     parts = {
         "all_joins": ALL_JOINS,
@@ -193,7 +216,6 @@ def _merge(connection: psycopg.Connection, shadow: Stored, live: Stored) -> None
         "old": sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in names),
         "assignments": sql.SQL(", ").join(sql.SQL("{} = s.{}").format(name, name) for name in names),
     }
-    another_key = {column.name for column in live_columns.values() if column.equals} != set(shadow.shape.key)
     if another_key or not shadow.shape.key:
         if another_key:
             reshape.drop_key(connection, live.relation)

@@ -48,7 +48,13 @@ def adapt(connection: psycopg.Connection, relation: Relation, old: Table, new: T
 
 
 def adapt_columns(connection: psycopg.Connection, relation: Relation, old: Table, new: Table) -> None:
-    """Rename columns and add new ones, with what old rows have in them; what the source dropped stays, not filled.
+    """Rename columns and add new ones, with what old rows have in them; what the source dropped stays, not filled."""
+    for action in column_changes(connection, relation, old, new):
+        _alter(connection, relation, action)
+
+
+def column_changes(connection: psycopg.Connection, relation: Relation, old: Table, new: Table) -> list[sql.Composable]:
+    """The actions of ALTER TABLE that rename columns and add new ones.
 
     A column that stays gives its name away when a new one needs it: its old values are not the new one's.
     """
@@ -72,20 +78,22 @@ def adapt_columns(connection: psycopg.Connection, relation: Relation, old: Table
     }
     # Names can be swapped: first all of them give way.
     passing = {name: f"catchment {number}" for number, name in enumerate(renamed)}
-    actions = [
+    renames = [
         *((name, to) for name, to in in_the_way.items()),
         *((name, to) for name, to in passing.items()),
         *((passing[name], to) for name, to in renamed.items()),
     ]
-    for name, to in actions:
-        _alter(connection, relation, sql.SQL("RENAME COLUMN {} TO {}").format(*map(sql.Identifier, (name, to))))
+    actions: list[sql.Composable] = [
+        sql.SQL("RENAME COLUMN {} TO {}").format(*map(sql.Identifier, each)) for each in renames
+    ]
     for column, type_ in added:
         added_name = sql.Identifier(column.name)
         # A constant default is not written into the rows that are there, it is kept beside them.
         default = sql.SQL("" if column.missing is None else " DEFAULT {}").format(sql.Literal(column.missing))
-        _alter(connection, relation, sql.SQL("ADD COLUMN {} {}{}").format(added_name, sql.SQL(type_), default))
+        actions.append(sql.SQL("ADD COLUMN {} {}{}").format(added_name, sql.SQL(type_), default))
         if column.missing is not None:
-            _alter(connection, relation, sql.SQL("ALTER COLUMN {} DROP DEFAULT").format(added_name))
+            actions.append(sql.SQL("ALTER COLUMN {} DROP DEFAULT").format(added_name))
+    return actions
 
 
 def _adapt_types(connection: psycopg.Connection, relation: Relation, old: Table, new: Table) -> None:
