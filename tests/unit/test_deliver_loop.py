@@ -20,7 +20,7 @@ from catchment.log.base import Log, Span, State
 from catchment.log.memory import MemoryLog
 from catchment.log.sqlite import SqliteLog
 from catchment.model.batch import Batch, Event, Message, Place, RefillFinished, RefillStarted
-from catchment.model.errors import TargetUnreachable, TargetWentBack
+from catchment.model.errors import TableRefused, TargetUnreachable, TargetWentBack
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
 from catchment.pipeline import deliver
@@ -150,6 +150,19 @@ def test_a_failing_target_is_tried_again_and_misses_nothing(pipe: Pipe) -> None:
         pipe.append(message(1))
         pipe.append(message(2))
         eventually(lambda: pipe.told() == [b"1", b"2"])
+
+
+def test_tables_that_refuse_hold_up_no_other_however_many_they_are() -> None:
+    stopping, pauses = Stopping(), list[float]()
+    errors = [TargetUnreachable("gone"), *(TableRefused("it refuses") for _ in range(200)), TargetUnreachable("gone")]
+
+    def loop() -> None:
+        if not errors:
+            return stopping.now()
+        raise errors.pop()
+
+    keep_going(loop, LoopStatus("orders", "ods"), stopping, pauses.append)
+    assert pauses == [0.5, 0.5]
 
 
 def test_promise_5_what_keeps_failing_is_told_while_it_is_tried_again(

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from catchment.hub.base import DROPPED, Status
-from catchment.model.errors import CatchmentError, SourceUnreachable, TargetUnreachable
+from catchment.model.errors import CatchmentError, SourceUnreachable, TableRefused, TargetUnreachable
 from catchment.pipeline.counters import Counters
 
 _FIRST_PAUSE_SECONDS = 0.25
@@ -187,9 +187,12 @@ def keep_going(
         began = time.monotonic()
         error = _attempt(loop, status)
         if error is not None:
-            failures = 0 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS else failures + 1
-            soon = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
-            _attempt(partial(pause, soon if error.retry else _OPERATOR_PAUSE_SECONDS), status)
+            if isinstance(error, TableRefused):
+                failures = 0  # that table has stopped by now, and holds up no other
+            else:
+                failures = 0 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS else failures + 1
+                soon = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
+                _attempt(partial(pause, soon if error.retry else _OPERATOR_PAUSE_SECONDS), status)
             if not stopping:
                 status.restarted()
 
