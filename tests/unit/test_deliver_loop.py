@@ -165,6 +165,19 @@ def test_tables_that_refuse_hold_up_no_other_however_many_they_are() -> None:
     assert pauses == [0.5, 0.5]
 
 
+def test_promise_1_a_loop_is_run_again_however_often_it_has_failed() -> None:
+    stopping, pauses = Stopping(), list[float]()
+    errors = [TargetUnreachable("gone") for _ in range(1_100)]  # some hours of a server that is down
+
+    def loop() -> None:
+        if not errors:
+            return stopping.now()
+        raise errors.pop()
+
+    keep_going(loop, LoopStatus("orders", "ods"), stopping, pauses.append)
+    assert (pauses[0], pauses[-1], len(pauses)) == (0.5, 15.0, 1_100)
+
+
 def test_promise_5_what_keeps_failing_is_told_while_it_is_tried_again(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,16 +182,16 @@ def keep_going(
 
     What only a person can mend is looked at again every 20 s, so that nothing has to be restarted once it is mended.
     """
-    failures = 0
+    soon = _FIRST_PAUSE_SECONDS
     while not stopping:
         began = time.monotonic()
         error = _attempt(loop, status)
         if error is not None:
             if isinstance(error, TableRefused):
-                failures = 0  # that table has stopped by now, and holds up no other
+                soon = _FIRST_PAUSE_SECONDS  # that table has stopped by now, and holds up no other
             else:
-                failures = 0 if time.monotonic() - began > _LONGEST_PAUSE_SECONDS else failures + 1
-                soon = min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
+                went_well = time.monotonic() - began > _LONGEST_PAUSE_SECONDS
+                soon = _FIRST_PAUSE_SECONDS if went_well else min(2 * soon, _LONGEST_PAUSE_SECONDS)
                 _attempt(partial(pause, soon if error.retry else _OPERATOR_PAUSE_SECONDS), status)
             if not stopping:
                 status.restarted()

@@ -20,6 +20,7 @@ _ROUND_SECONDS = 0.1
 _LOOK_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 _GRACE_SECONDS = 15.0
+_FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 30.0
 _ENDED_BY_ITSELF = {0, 1, 2, 3}
 
@@ -37,7 +38,7 @@ class WorkerProcess:
     command: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
-    failures: int = 0
+    pause: float = _FIRST_PAUSE_SECONDS
     start_at: float = 0.0
     exit_status: int | None = None
     restarts: int = 0
@@ -57,9 +58,9 @@ class WorkerProcess:
         self._close_pipe()
         self.process = None
         if time.monotonic() - self.started > _SILENCE_SECONDS:
-            self.failures = 0
-        self.start_at = time.monotonic() + min(0.25 * 2**self.failures, _LONGEST_PAUSE_SECONDS)
-        self.failures += 1
+            self.pause = _FIRST_PAUSE_SECONDS
+        self.start_at = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, _LONGEST_PAUSE_SECONDS)
         return True
 
     def ask_to_end(self) -> None:
