@@ -45,10 +45,15 @@ class WorkerProcess:
     finished: bool = False
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start it, or start it again; it is for later if that cannot be now."""
         self.started = time.monotonic()
-        # A process group of its own: Ctrl-C in the terminal is for us, the worker ends when its pipe does.
-        self.process = subprocess.Popen(list(self.command), stdin=subprocess.PIPE, process_group=0)
+        try:
+            # A process group of its own: Ctrl-C in the terminal is for us, the worker ends when its pipe does.
+            self.process = subprocess.Popen(list(self.command), stdin=subprocess.PIPE, process_group=0)
+        except OSError as error:  # no memory is left, or the program is just being replaced
+            self.exit_status = None
+            self._start_later()
+            logger.error("worker cannot be started, trying again", worker=self.name, error=error.strerror)
 
     def ended(self) -> bool:
         """Whether it ran and has ended since the last look; notes how."""
@@ -59,14 +64,17 @@ class WorkerProcess:
         self.process = None
         if time.monotonic() - self.started > _SILENCE_SECONDS:
             self.pause = _FIRST_PAUSE_SECONDS
-        self.start_at = time.monotonic() + self.pause
-        self.pause = min(2 * self.pause, _LONGEST_PAUSE_SECONDS)
+        self._start_later()
         return True
 
     def ask_to_end(self) -> None:
         """Close the pipe."""
         if self.process is not None:
             self._close_pipe()
+
+    def _start_later(self) -> None:
+        self.start_at = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, _LONGEST_PAUSE_SECONDS)
 
     def _close_pipe(self) -> None:
         if self.process is not None and self.process.stdin is not None:
