@@ -14,7 +14,7 @@ from ods_batches import Ods, Source, reshaped, table
 from places import need_extension
 
 from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
-from catchment.model.errors import TargetUnreachable
+from catchment.model.errors import TableRefused, TargetUnreachable
 from catchment.targets.ods import changeover
 
 pytestmark = pytest.mark.server_versions
@@ -314,6 +314,58 @@ def test_a_table_that_somebody_dropped_comes_back_with_its_refill(ods: Ods, sour
     source.finish("r2")
     source.change(ACCOUNTS, ("d", "1"))
     assert ods.rows("orders.accounts") == ["(2,bob)"]
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["refill", "first load"])
+def test_a_table_whose_shadow_somebody_dropped_is_refilled_again(ods: Ods, source: Source, is_known: bool) -> None:
+    if is_known:
+        source.load(ACCOUNTS, ("1", "old"))
+    source.load(PLACES, ("1", "here"))
+    source.begin("r2", ACCOUNTS, ("1", "ann"))
+    source.begin("r2", PLACES, ("1", "there"))
+    assert source.out_of_date() == {}
+    ods.execute(f"DROP TABLE catchment.shadow_orders_{ACCOUNTS.oid}")
+    assert source.out_of_date() == {"public.accounts": None}
+    wider = reshaped(ACCOUNTS, *ACCOUNTS.columns, "note text")
+    source.happen(SchemaChanged(wider, ACCOUNTS))
+    source.finish("r2")
+    assert ods.rows("orders.places") == ["(1,there)"]
+    assert source.out_of_date() == {"public.accounts": None}
+    source.load(wider, ("1", "ann", "n"))
+    assert source.out_of_date() == {}
+    assert ods.rows("orders.accounts") == ["(1,ann,n)"]
+
+
+def test_what_somebody_dropped_is_missed_by_the_name_that_it_got_since(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    ods.execute("DROP TABLE orders.accounts")
+    clients = replace(ACCOUNTS, name="clients", version=2)
+    source.happen(SchemaChanged(clients, ACCOUNTS))
+    assert source.out_of_date() == {"public.clients": None}
+    source.load(replace(ACCOUNTS, oid=4_000_000_000), ("7", "new"))
+    source.change(clients, ("c", "2", "bob"))
+    assert source.out_of_date() == {"public.clients": None}
+    source.load(clients, ("1", "ann"), ("2", "bob"))
+    assert source.out_of_date() == {}
+    assert ods.rows("orders.clients") == ["(1,ann)", "(2,bob)"]
+    assert ods.rows("orders.accounts") == ["(7,new)"]
+
+
+def test_a_table_that_stopped_before_it_appeared_is_told_by_its_name_whatever_happens(ods: Ods, source: Source) -> None:
+    with pytest.raises(TableRefused) as caught:
+        source.load(ACCOUNTS, ("canary", "ann"))
+    source.offset -= 1
+    source.finish("none")
+    clients = replace(ACCOUNTS, name="clients", version=2)
+    source.happen(SchemaChanged(clients, ACCOUNTS))
+    assert source.out_of_date() == {"public.clients": str(caught.value)}
+    source.begin("r2", clients, ("1", "ann"))
+    source.offset += 1
+    source.finish("none")
+    assert source.out_of_date() == {"public.clients": str(caught.value)}
+    source.load(clients, ("1", "ann"))
+    assert source.out_of_date() == {}
+    assert ods.rows("orders.clients") == ["(1,ann)"]
 
 
 def test_somebody_elses_table_is_not_touched(ods: Ods, source: Source) -> None:

@@ -10,7 +10,7 @@ import psycopg
 from catchment.model.errors import TableMisshapen
 from catchment.targets.ods import shapes
 from catchment.targets.ods.columns import ods_types
-from catchment.targets.ods.registry import Connected, Entry, Registry, Stored
+from catchment.targets.ods.registry import SHADOW, Connected, Entry, Registry, Stored
 from catchment.targets.ods.session import OdsColumn, read_columns
 
 _LOOKS = """c.oid,
@@ -24,7 +24,8 @@ SELECT t.oid, md5(concat_ws(' ', t.shape, {_LOOKS})) FROM catchment.tables t JOI
 WHERE t.source = %s AND t.current
 """
 _STANDING = f"""
-SELECT md5(string_agg(concat_ws(' ', t, {_LOOKS}), ',' ORDER BY t.oid))
+SELECT md5(string_agg(concat_ws(' ', t, {_LOOKS}, CASE WHEN t.refill <> '' THEN {SHADOW} END),
+                      ',' ORDER BY t.oid))
 FROM catchment.tables t LEFT JOIN pg_class c ON {_FOUND} WHERE t.source = %s
 """
 

@@ -27,12 +27,14 @@ COMMENT ON TABLE catchment.frontier IS 'how far the ODS has got with each source
 COMMENT ON TABLE catchment.tables IS 'private to Catchment: the tables built from each source, and refills under way';
 """
 
-_ENTRIES = """
+SHADOW = "to_regclass('catchment.' || quote_ident('shadow_' || t.source || '_' || t.oid))"
+"""Of the table that is recorded in ``t``."""
+
+_ENTRIES = f"""
 SELECT oid, schema, name, shape, current, refill, shadow_shape, stopped,
        (SELECT c.oid || '/' || c.xmin FROM pg_class c
         WHERE c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))),
-       (SELECT c.oid || '/' || c.xmin FROM pg_class c
-        WHERE c.oid = to_regclass('catchment.' || quote_ident('shadow_' || source || '_' || t.oid)))
+       (SELECT c.oid || '/' || c.xmin FROM pg_class c WHERE c.oid = {SHADOW})
 FROM catchment.tables t
 WHERE source = %s AND """
 
@@ -45,6 +47,13 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (source, oid) DO UPDATE SET (schema, name, shape, current, refill, shadow_shape, stopped) = (
     excluded.schema, excluded.name, excluded.shape, excluded.current, excluded.refill, excluded.shadow_shape,
     excluded.stopped)
+"""
+
+_RESHAPED = """
+UPDATE catchment.tables
+SET schema = NULL, name = NULL, shape = CASE WHEN shape <> '' THEN %s END,
+    shadow_shape = CASE WHEN shadow_shape <> '' THEN %s END
+WHERE source = %s AND oid = %s
 """
 
 FRONTIER = 'SELECT log, "offset", lsn::text, committed_at FROM catchment.frontier WHERE source = %s'
@@ -119,13 +128,19 @@ class Registry:
         return self._read_all(f"{_ENTRIES} schema = %s AND name = %s", live.schema, live.name)
 
     def out_of_date(self) -> dict[str, str | None]:
-        """As the target's contract says: tables that have stopped, and those that somebody dropped."""
-        query = f"{_ENTRIES} (schema IS NOT NULL OR stopped IS NOT NULL) AND refill IS NULL ORDER BY oid"
+        """As the target's contract says: tables that have stopped, and those of which somebody dropped something."""
+        query = f"{_ENTRIES} (shape IS NOT NULL OR stopped IS NOT NULL OR refill IS NOT NULL) ORDER BY oid"
         rows = psycopg.ClientCursor(self._session.connection).execute(query, (self._source,)).fetchall()
-        # One that stopped before it ever appeared has no place: nobody can have dropped it.
-        entries = [(str(_table(row[3] or row[6])), row[1] is None, self._read(row)) for row in rows]
-        waiting = [(name, unseen, entry) for name, unseen, entry in entries if entry.stopped or not entry.live]
-        return {name: entry.stopped if entry.live or unseen else None for name, unseen, entry in waiting}
+        found: dict[str, str | None] = {}
+        for row in rows:
+            entry, name = self._read(row), str(_table(row[3] or row[6]))
+            if entry.refill:
+                if entry.shadow is None:  # its refill goes on, and brings nothing
+                    found[name] = None
+            elif entry.stopped or not entry.live:
+                # One that stopped before it ever appeared cannot have been dropped by anybody.
+                found[name] = entry.stopped if entry.live or row[3] is None else None
+        return found
 
     def all(self) -> list[Entry]:
         """Every table of the source."""
@@ -145,10 +160,15 @@ class Registry:
         self._session.connection.execute("DELETE FROM catchment.frontier WHERE source = %s", (self._source,))
         self._entries.clear()
 
+    def reshaped(self, oid: int, shape: Table) -> None:
+        """Nothing is there of this table, and its place may become another one's: its shape says what is missed."""
+        self._session.connection.execute(_RESHAPED, (_text(shape), _text(shape), self._source, oid))
+        self._entries.pop(oid, None)
+
     def outdate(self) -> None:
-        """No table takes changes any more until a refill brings it anew."""
+        """No table takes changes any more until a refill brings it anew, one that has yet to begin."""
         self._session.connection.execute(
-            "UPDATE catchment.tables SET current = false WHERE source = %s", (self._source,)
+            "UPDATE catchment.tables SET current = false, refill = NULL WHERE source = %s", (self._source,)
         )
         self._entries.clear()
 

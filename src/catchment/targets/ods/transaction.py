@@ -138,7 +138,6 @@ class Transaction:
         for entry in self._registry.all():
             if entry.shadow:
                 shapes.drop(self._connection, entry.shadow.relation)
-                self._registry.save(replace(entry, shadow=None, refill=None))
 
     def _lets_tables_appear(self, events: Iterable[Event]) -> bool:
         return any(
@@ -175,6 +174,9 @@ class Transaction:
     def _reshape(self, table: Table) -> None:
         connection = self._connection
         entry = self._registry.entry(table.oid)
+        if entry.live is None and entry.shadow is None:
+            self._registry.reshaped(table.oid, table)
+            return
         try:
             entry = reshape.move(connection, self._registry, self._source, self._dataset, entry, table)
             if entry.live and entry.current:
