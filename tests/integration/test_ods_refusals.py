@@ -256,6 +256,23 @@ def test_an_altered_table_stops_before_a_change_meets_it(ods: Ods, source: Sourc
     assert source.out_of_date() == {}
 
 
+def test_promise_1_a_table_that_a_crash_would_empty_stops_until_it_is_logged_again(ods: Ods, source: Source) -> None:
+    source.load(ACCOUNTS, ("1", "ann"))
+    assert source.out_of_date() == {}
+    ods.execute("ALTER TABLE orders.accounts SET UNLOGGED")
+    sentence = str(source.out_of_date()["public.accounts"])
+    assert '"orders"."accounts" in the ODS is unlogged' in sentence
+    assert f'ALTER TABLE "orders"."accounts" SET LOGGED; {AGAIN}' in sentence
+    source.change(ACCOUNTS, ("c", "2", "bob"))
+    ods.execute("DELETE FROM orders.accounts")  # as a crash does
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    assert source.out_of_date() == {"public.accounts": sentence}
+    ods.execute('ALTER TABLE "orders"."accounts" SET LOGGED')
+    source.load(ACCOUNTS, ("1", "ann"), ("2", "bob"))
+    assert source.out_of_date() == {}
+    assert ods.rows("orders.accounts") == ["(1,ann)", "(2,bob)"]
+
+
 def test_what_people_add_to_a_table_is_theirs(ods: Ods, source: Source) -> None:
     users = table("users", "id int4", "name public.citext@citext")
     source.load(users, ("1", "ann"))

@@ -8,12 +8,14 @@ from dataclasses import replace
 import psycopg
 
 from catchment.model.errors import TableMisshapen
+from catchment.model.table import Table
 from catchment.targets.ods import shapes
 from catchment.targets.ods.columns import ods_types
+from catchment.targets.ods.naming import Relation
 from catchment.targets.ods.registry import SHADOW, Connected, Entry, Registry, Stored
 from catchment.targets.ods.session import OdsColumn, read_columns
 
-_LOOKS = """c.oid,
+_LOOKS = """c.oid, c.relpersistence,
     (SELECT i.indkey FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
     (SELECT string_agg(format('%%s %%s %%s', a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum)
      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"""
@@ -51,13 +53,14 @@ class Meddling:
         for entry in Registry(session, self._source).entries(unknown) if unknown else []:
             if entry.live is None:
                 continue
-            wrong = _wrong(connection, entry.live)
-            if wrong is None:
-                self._right[entry.oid] = fingerprints[entry.oid]
-            else:
-                relation, table = entry.live.relation, entry.live.shape
+            relation, table = entry.live.relation, entry.live.shape
+            if wrong := _wrong(connection, entry.live):
                 what = f"{relation.quoted} in the ODS {wrong}: somebody altered it there"
                 yield entry, shapes.misshapen(what, self._source, relation, table)
+            elif _is_unlogged(connection, entry.live):
+                yield entry, _unlogged(self._source, relation, table)
+            else:
+                self._right[entry.oid] = fingerprints[entry.oid]
 
 
 def stop_altered(session: Connected, source: str, meddling: Meddling) -> None:
@@ -80,6 +83,24 @@ def _wrong(connection: psycopg.Connection, live: Stored) -> str | None:
     if {column.name for column in columns.values() if column.equals} != set(live.shape.key):
         return "has another primary key"
     return None
+
+
+def _is_unlogged(connection: psycopg.Connection, live: Stored) -> bool:
+    query = "SELECT relpersistence = 'u' FROM pg_class WHERE oid = %s::regclass"
+    return connection.execute(query, (live.relation.quoted,)).fetchone() == (True,)
+
+
+def _unlogged(source: str, relation: Relation, table: Table) -> TableMisshapen:
+    """A crash empties it and leaves the frontier where it is.
+
+    https://www.postgresql.org/docs/current/sql-createtable.html#SQL-CREATETABLE-UNLOGGED
+    """
+    return TableMisshapen(
+        f"{relation.quoted} in the ODS is unlogged: somebody altered it there, and a crash of the ODS empties it",
+        source=source,
+        table=str(table),
+        remedy=f"in the ODS: ALTER TABLE {relation.quoted} SET LOGGED; then run `catchment backfill {source} {table}`",
+    )
 
 
 def _type(column: OdsColumn) -> str:
