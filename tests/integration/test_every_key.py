@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 from places import execute, one
 from psycopg import sql
 from running_hub import RunningHub, eventually, rows
 
 from catchment.demo.cluster import Cluster
+from catchment.postgres.catalog import published_tables
+from catchment.postgres.connection import connect, of_source
+from catchment.postgres.snapshot import SnapshotReader
 
 PREPARATION = """
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'it''s "fine"', 'happy');
 CREATE TYPE pair AS (a numeric, b text);
 CREATE DOMAIN amount AS numeric;
+CREATE DOMAIN address AS inet;
+CREATE DOMAIN truth AS boolean;
+CREATE DOMAIN country AS character(3);
 """
 
 
@@ -41,6 +50,9 @@ KEYS = [
     Key("numrange", ("[1.0,2)", "empty", "(,)", "[NaN,NaN]"), "[1.00,2.0)"),
     Key("nummultirange", ("{[1.0,2)}", "{}", "{(,)}", "{[1,2),[3,4)}"), "{[1.00,2.0)}"),
     Key("amount", ("1.0", "2", "3", "4"), "1.00"),
+    Key("address", ("10.0.0.1", "10.0.0.1/8", "::1", "0.0.0.0/0")),
+    Key("truth", ("t", "f", "f", "f")),
+    Key("country", ("DE", "DEU", "", " DE")),
     Key("pair", ("(1.0,x)", '(,"")', '(2,"a ""b"", \\\\c")', "(,)"), "(1.00,x)"),
     Key("pair[]", ('{"(1.0,x)"}', "{NULL}", "{}", '{"(,)"}'), '{"(1.00,x)"}'),
     Key("mood", ("ok", "sad", 'it\'s "fine"', "happy")),
@@ -133,6 +145,36 @@ def test_rows_are_followed_by_keys_of_every_type(
         connection.commit()
         hub.until_caught_up()
     assert_same(source_database, ods_database, tables)
+
+
+@pytest.mark.server_versions
+def test_promise_1_rows_are_read_by_the_very_keys_that_they_were_printed_with(source_database: str) -> None:
+    """Or a repair would take them for gone."""
+    keys = available(source_database)
+    execute(source_database, *(f"CREATE EXTENSION {name}" for name in {key.extension for key in keys} if name))
+    execute(source_database, PREPARATION, "CREATE PUBLICATION catchment FOR ALL TABLES")
+    with psycopg.connect(source_database) as connection:
+        for key in keys:
+            name = sql.Identifier(f"by {key.type}")
+            connection.execute(sql.SQL(f"CREATE TABLE {{}} (key {key.type} PRIMARY KEY)").format(name))
+            insert = sql.SQL(f"INSERT INTO {{}} VALUES (%s::{key.type})")
+            for value in dict.fromkeys(key.values):
+                connection.execute(insert.format(name), [value])
+    translation = of_source("orders")
+    with connect(source_database, translation) as connection:
+        tables = published_tables(connection, "catchment", translation)
+    assert len(tables) == len(keys)
+    for published in tables.values():
+        with SnapshotReader(source_database, "catchment", published.table, translation) as reader:
+            reader.begin()
+            (leaf,) = reader.leaves()
+            (stored,) = columns_of(reader.read(published, leaf, 0, leaf.blocks))
+            (found,) = columns_of(reader.read_keys(published, [pa.array(stored, pa.string())]))
+        assert sorted(found) == sorted(stored), str(published.table)
+
+
+def columns_of(parts: Iterator[list[pa.Array[Any]]]) -> list[list[str]]:
+    return [list(chain.from_iterable(column.to_pylist() for column in columns)) for columns in zip(*parts, strict=True)]
 
 
 @pytest.mark.server_versions

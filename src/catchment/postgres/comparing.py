@@ -103,6 +103,23 @@ def _operator(schema: str, name: str) -> sql.Composed:
     return sql.SQL("OPERATOR({}.{})").format(sql.Identifier(schema), sql.SQL(name))
 
 
+def wanted_rows(key: Sequence[KeyColumn], keys: Columns) -> tuple[sql.Composed, sql.Composed]:
+    """Keys, given as texts, as something to read from, and the condition that a row of ``t`` has one of them."""
+    texts = sql.SQL(", ").join(sql.SQL("{}::text[]").format(sql.Literal(column.to_pylist())) for column in keys)
+    names = sql.SQL(", ").join(sql.Identifier(f"k{place}") for place in range(len(keys)))
+    # A cast to text does not always print what the type's output function does: 'true' where that prints 't'.
+    conditions = sql.SQL(" AND ").join(
+        sql.SQL("{} {} {}::{}").format(own, column.equals, given, column.type)
+        if column.type
+        else sql.SQL("format('%s', {}) = {}").format(own, given)
+        for column, own, given in (
+            (column, sql.Identifier("t", column.name), sql.Identifier("wanted", f"k{place}"))
+            for place, column in enumerate(key)
+        )
+    )
+    return sql.SQL("unnest({}) AS wanted ({})").format(texts, names), conditions
+
+
 class ComparedTable:
     """The rows of ``relation``, as far as ``row_filter`` lets them through, in whatever snapshot the connection is.
 
@@ -204,18 +221,9 @@ class ComparedTable:
         return [pa.concat_arrays(parts) for parts in zip(*found, strict=True)]
 
     def _rows(self, keys: Columns) -> Columns:
-        arrays = sql.SQL(", ").join(sql.SQL("{}::text[]").format(sql.Literal(column.to_pylist())) for column in keys)
-        wanted = [sql.Identifier("wanted", f"k{place}") for place in range(len(keys))]
-        conditions = sql.SQL(" AND ").join(
-            sql.SQL("{} {} {}::{}").format(own, column.equals, given, column.type)
-            if column.type
-            else sql.SQL("format('%s', {}) = {}").format(own, given)
-            for own, column, given in zip(self._keys, self.key, wanted, strict=True)
-        )
-        names = sql.SQL(", ").join(sql.Identifier(f"k{place}") for place in range(len(keys)))
-        statement = "SELECT {} FROM unnest({}) AS wanted ({}) JOIN {} ON {}"
+        wanted, found = wanted_rows(self.key, keys)
         columns = sql.SQL(", ").join(self._columns)
-        return self._texts(self._width, statement, columns, arrays, names, self._from, conditions)
+        return self._texts(self._width, "SELECT {} FROM {} JOIN {} ON {}", columns, wanted, self._from, found)
 
     def _within(self, after: Key | None, until: Key | None) -> sql.Composable:
         conditions = [

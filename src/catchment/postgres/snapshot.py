@@ -18,6 +18,7 @@ from catchment.model.errors import CatchmentError, TableLocked
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
 from catchment.postgres.catalog import PublishedTable, published_tables
+from catchment.postgres.comparing import key_columns, wanted_rows
 from catchment.postgres.connection import Translation, connect
 from catchment.postgres.copydata import copied
 from catchment.wire.twin import parse
@@ -203,28 +204,12 @@ class SnapshotReader:
         relation = sql.SQL("{}{}").format(
             sql.SQL("" if published.partitioned else "ONLY "), sql.Identifier(table.schema, table.name)
         )
-        known = self._key_types(table)
-        types = [known[name] for name in table.key]
-        names = [_comparable(name, type_) for name, type_ in zip(table.key, types, strict=True)]
-        for begin in range(0, len(keys[0]), _MOST_KEYS):
-            arrays = [
-                sql.SQL("{}::text[]::{}[]").format(
-                    sql.Literal(key.slice(begin, _MOST_KEYS).to_pylist()), sql.SQL(type_)
-                )
-                for key, type_ in zip(keys, types, strict=True)
-            ]
-            condition = sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
-                sql.SQL(", ").join(names), sql.SQL(", ").join(arrays)
-            )
-            yield from self._copy(_select(published, relation, condition), len(table.columns))
-
-    def _key_types(self, table: Table) -> dict[str, str]:
-        """The types that key columns are compared in: their own, or text where not every text is a value of it."""
-        query = """SELECT attname, CASE WHEN typnamespace = 'pg_catalog'::regnamespace
-                          THEN format_type(atttypid, atttypmod) ELSE 'text' END
-                   FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attrelid = %s AND attname = ANY (%s)"""
         with self._translation.around(str(self._table)):
-            return dict(self._connection.execute(query, (table.oid, list(table.key))).fetchall())
+            columns = key_columns(self._connection, table.oid, table.key)
+        for begin in range(0, len(keys[0]), _MOST_KEYS):
+            wanted, found = wanted_rows(columns, [key.slice(begin, _MOST_KEYS) for key in keys])
+            condition = sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(wanted, found)
+            yield from self._copy(_select(published, relation, condition), len(table.columns))
 
     def _copy(self, select: sql.Composed, columns: int) -> Iterator[list[pa.Array[Any]]]:
         # As bytes: where the connection has no encoding psycopg could not write the names.
@@ -273,15 +258,11 @@ class SnapshotReader:
         self._lock.close()
 
 
-def _comparable(name: str, type_: str) -> sql.Composed:
-    return sql.SQL("{}::text" if type_ == "text" else "{}").format(sql.Identifier(name))
-
-
 def _select(published: PublishedTable, relation: sql.Composed, condition: sql.Composed) -> sql.Composed:
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in published.table.columns)
     # The one text that a source's catalog prints and we repeat as SQL: the team's own filter, on the team's own server.
     shared = sql.SQL(f" AND ({published.row_filter})" if published.row_filter else "")
-    return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(columns, relation, condition, shared)
+    return sql.SQL("SELECT {} FROM {} AS t WHERE {}{}").format(columns, relation, condition, shared)
 
 
 def current_snapshot(connection: psycopg.Connection, translation: Translation) -> str:
