@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
 from places import execute, one
 
 from catchment.model.errors import TableLocked
+from catchment.postgres import reading
 from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import connect, of_source
 from catchment.postgres.reading import SourceReader
@@ -90,6 +92,39 @@ def test_promise_2_a_second_reader_does_not_either(source_database: str, publish
             second.close()
     with psycopg.connect(source_database) as connection:
         assert connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
+
+
+@pytest.mark.timeout(20)
+def test_promise_2_comparing_does_not_queue_behind_who_waits_for_it(
+    source_database: str, published: PublishedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_LOOK_EVERY_SECONDS", 60)
+    with SourceReader(Source("shop", source_database, "catchment", "catchment_shop")) as reader, ExitStack() as waiting:
+
+        def compare() -> None:
+            with reader.snapshot(published):
+                waiting.enter_context(emptied_by_another(source_database))
+                reader.compared(published, frozenset()).buckets()
+
+        with pytest.raises(TableLocked):
+            compare()
+    assert one(source_database, "SELECT count(*) FROM items") == 0
+
+
+@pytest.mark.timeout(20)
+def test_promise_2_a_long_comparison_gives_way(source_database: str, published: PublishedTable) -> None:
+    long = replace(published, row_filter="(pg_sleep(1) IS NOT NULL)")
+    with SourceReader(Source("shop", source_database, "catchment", "catchment_shop")) as reader, ExitStack() as waiting:
+
+        def compare() -> None:
+            with reader.snapshot(published):
+                assert reader.compared(published, frozenset()).buckets().rows.sum() == 1000
+                waiting.enter_context(emptied_by_another(source_database))
+                reader.compared(long, frozenset()).buckets()
+
+        with pytest.raises(TableLocked, match="verify it again"):
+            compare()
+    assert one(source_database, "SELECT count(*) FROM items") == 0
 
 
 def test_what_inherits_from_a_table_is_not_touched(source_database: str, published: PublishedTable) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
@@ -12,13 +14,18 @@ import psycopg
 from psycopg import sql
 
 from catchment.changes.snapshot import Snapshot
+from catchment.model.errors import SourceUnreachable, TableLocked
 from catchment.model.lsn import Lsn
+from catchment.model.table import Table
 from catchment.postgres.catalog import PublishedTable, published_tables, verify_publication
 from catchment.postgres.comparing import SNAPSHOT, ComparedTable, begun, key_columns
 from catchment.postgres.connection import connect, of_source
+from catchment.postgres.exclusive import wanted_exclusively
 from catchment.postgres.source import Source
 
 _MOST_CHANGES = 200_000
+_LOOK_EVERY_SECONDS = 1.0
+_WANTED = "is locked by another transaction, or wanted exclusively, so comparing it was given up"
 
 # Messages of protocol version 1, as the slot would send them: of transactions that the log does not have, what they
 # change. Begin has the LSN of the commit, by which a restart decides too.
@@ -97,21 +104,56 @@ class SourceReader:
     def snapshot(self, published: PublishedTable) -> Iterator[Sight]:
         """A snapshot for the block, of a table that is locked before it is taken.
 
-        A snapshot older than a rewrite of the table would find nothing in it, without an error.
+        A snapshot older than a rewrite of the table would find nothing in it, without an error. Raises TableLocked,
+        also in the block as soon as somebody waits for an exclusive lock.
         https://www.postgresql.org/docs/current/mvcc-caveats.html
         """
         table = published.table
-        with self._translation.around(str(table)), begun(self._catalog):
+        with self._locked(table), self._translation.around(str(table)), begun(self._catalog):
             # LOCK TABLE asks for more than SELECT on some columns.
             self._catalog.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_relation(published)))
             with begun(self._connection, SNAPSHOT):
+                # Whoever has come between waits for the lock we have, and reading would wait for him.
+                self._connection.execute("SET LOCAL lock_timeout = '1s'")
                 ((snapshot, position, segment_bytes),) = self._connection.execute(
                     """SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
                               pg_size_bytes(current_setting('wal_segment_size'))"""
                 ).fetchall()
                 if self._connection.info.parameter_status("server_encoding") == "SQL_ASCII":
                     self._connection.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
-                yield Sight(Snapshot.parse(snapshot), Lsn.parse(position).before_page_header(segment_bytes))
+                with self._giving_way(table):
+                    yield Sight(Snapshot.parse(snapshot), Lsn.parse(position).before_page_header(segment_bytes))
+
+    @contextlib.contextmanager
+    def _locked(self, table: Table) -> Iterator[None]:
+        """Say of a lock that the block did not get what to do about it."""
+        try:
+            yield
+        except TableLocked as error:
+            remedy = "verify it again when that one has ended"
+            raise TableLocked(_WANTED, source=self.name, table=str(table), remedy=remedy) from error
+
+    @contextlib.contextmanager
+    def _giving_way(self, table: Table) -> Iterator[None]:
+        """Cancel what is read in the block once somebody waits for an exclusive lock: others wait behind him."""
+        wanted, ended = threading.Event(), threading.Event()
+
+        def look() -> None:
+            while not ended.wait(_LOOK_EVERY_SECONDS):
+                if wanted_exclusively(self._catalog, table.oid):
+                    wanted.set()
+                    self._connection.cancel_safe()
+
+        with ThreadPoolExecutor(1, f"verify {table}") as pool:
+            pool.submit(look)
+            try:
+                yield
+            except SourceUnreachable as error:
+                if not wanted.is_set():
+                    raise
+                raise TableLocked(error.what) from None
+            finally:
+                ended.set()
 
     def flush(self) -> None:
         """Have the server flush, and send, what is written so far, though nobody commits."""

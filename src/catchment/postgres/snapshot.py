@@ -21,6 +21,7 @@ from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.comparing import key_columns, wanted_rows
 from catchment.postgres.connection import Translation, connect
 from catchment.postgres.copydata import copied
+from catchment.postgres.exclusive import wanted_exclusively
 from catchment.wire.twin import parse
 
 _LOCK_TIMEOUT, _READ_TIMEOUT = "5s", "1s"
@@ -233,13 +234,7 @@ class SnapshotReader:
         if time.monotonic() - self._looked < _LOOK_EVERY_SECONDS:
             return
         self._looked = time.monotonic()
-        waiting = self._lock.execute(
-            """SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'
-               AND (relation = %(table)s OR relation IN (SELECT relid FROM pg_partition_tree(%(table)s)))
-               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
-            {"table": self._table.oid},
-        ).fetchone()
-        if waiting is not None:
+        if wanted_exclusively(self._lock, self._table.oid):
             raise self._given_up("is wanted exclusively by another transaction, so reading it was given up")
 
     def _given_up(self, what: str) -> TableLocked:
