@@ -12,7 +12,7 @@ import pytest
 from places import execute, one
 
 from catchment.model.errors import TableLocked
-from catchment.postgres import reading
+from catchment.postgres import reading, snapshot
 from catchment.postgres.catalog import PublishedTable, published_tables
 from catchment.postgres.connection import connect, of_source
 from catchment.postgres.reading import SourceReader
@@ -36,13 +36,9 @@ def published(source_database: str) -> PublishedTable:
 
 
 @contextmanager
-def emptied_by_another(dsn: str) -> Iterator[None]:
-    """Somebody waits for the lock that TRUNCATE needs, and gets it after the block."""
-
-    def empty() -> None:
-        execute(dsn, "TRUNCATE items")
-
-    thread = threading.Thread(target=empty, daemon=True)
+def locked_by_another(dsn: str, statement: str = "TRUNCATE items") -> Iterator[None]:
+    """Somebody waits for the exclusive lock that this needs, and gets it after the block."""
+    thread = threading.Thread(target=execute, args=(dsn, statement), daemon=True)
     thread.start()
     while not one(dsn, "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"):
         pass
@@ -71,11 +67,24 @@ def test_promise_2_a_reader_does_not_queue_behind_who_waits_for_it(
 ) -> None:
     with SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as reader:
         reader.begin()
-        with emptied_by_another(source_database):
+        with locked_by_another(source_database):
             with pytest.raises(TableLocked):
                 read(reader, published)
             reader.close()
     assert one(source_database, "SELECT count(*) FROM items") == 0
+
+
+def test_promise_2_a_reader_gives_way_to_who_waits_for_an_index(
+    source_database: str, published: PublishedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "_LOOK_EVERY_SECONDS", 0)
+    with SnapshotReader(source_database, "catchment", published.table, TRANSLATION) as reader:
+        reader.begin()
+        read(reader, published)
+        with locked_by_another(source_database, "REINDEX TABLE items"):
+            with pytest.raises(TableLocked):
+                read(reader, published)
+            reader.close()
 
 
 def test_promise_2_a_second_reader_does_not_either(source_database: str, published: PublishedTable) -> None:
@@ -85,7 +94,7 @@ def test_promise_2_a_second_reader_does_not_either(source_database: str, publish
     ):
         first.begin()
         shared = first.share()
-        with emptied_by_another(source_database):
+        with locked_by_another(source_database):
             with pytest.raises(TableLocked):
                 second.join(shared)
             first.close()
@@ -103,7 +112,7 @@ def test_promise_2_comparing_does_not_queue_behind_who_waits_for_it(
 
         def compare() -> None:
             with reader.snapshot(published):
-                waiting.enter_context(emptied_by_another(source_database))
+                waiting.enter_context(locked_by_another(source_database))
                 reader.compared(published, frozenset()).buckets()
 
         with pytest.raises(TableLocked):
@@ -119,7 +128,7 @@ def test_promise_2_a_long_comparison_gives_way(source_database: str, published: 
         def compare() -> None:
             with reader.snapshot(published):
                 assert reader.compared(published, frozenset()).buckets().rows.sum() == 1000
-                waiting.enter_context(emptied_by_another(source_database))
+                waiting.enter_context(locked_by_another(source_database))
                 reader.compared(long, frozenset()).buckets()
 
         with pytest.raises(TableLocked, match="verify it again"):
