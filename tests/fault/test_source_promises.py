@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from places import KEYS, confirmed, execute, has_rows, make_places, one
+from psycopg.conninfo import make_conninfo
 from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source, eventually
 
 from catchment.demo.cluster import Cluster
 from catchment.model.lsn import Lsn
 from catchment.postgres.connection import connect, of_source
+from catchment.postgres.replication import ReplicationConnection
 
 
 @pytest.mark.every_server_version
@@ -236,3 +238,15 @@ def test_promise_2_a_source_does_not_compile_what_it_is_asked(source_database: s
         assert connection.execute("SHOW jit").fetchone() == ("off",), "that takes a second for each look at the catalog"
     finally:
         connection.close()
+
+
+@pytest.mark.every_server_version
+def test_promise_2_a_server_does_not_wait_long_for_a_hub_that_vanished(source_database: str) -> None:
+    """A cut cannot be played on one machine, whose kernel answers for both ends."""
+    shown = """SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'),
+                               current_setting('tcp_keepalives_interval'), current_setting('tcp_keepalives_count'))"""
+    dsn = make_conninfo(source_database, host="127.0.0.1")
+    with connect(dsn, of_source("orders")) as connection:
+        assert connection.execute(shown).fetchone() == ("20 10 3",)
+    with ReplicationConnection(dsn, of_source("orders")) as replication:
+        assert replication.execute(shown) == [("20 10 3",)]

@@ -40,12 +40,19 @@ PINNED = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "row_security": "off",
+    # A hub that vanished without a word leaves no locks and snapshots behind for two hours. No tcp_user_timeout, which
+    # also ends the connection of one that is busy and does not read for so long; no client_connection_check_interval,
+    # which servers on some platforms refuse. Over a Unix socket these mean nothing, and are taken all the same.
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
     # To compile what we ask of a catalog takes a second; to answer it, some milliseconds.
     "jit": "off",
 }
 """Settings under which values are rendered and parsed; databases and roles may bring others, so each session says them.
 
 https://www.postgresql.org/docs/current/runtime-config-client.html
+https://www.postgresql.org/docs/current/runtime-config-connection.html#RUNTIME-CONFIG-TCP-SETTINGS
 """
 
 # A peer that vanished without a word is noticed within a minute; statements themselves may take as long as they need.
