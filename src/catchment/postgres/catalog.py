@@ -13,24 +13,43 @@ from catchment.model.table import Column, ReplicaIdentity, Table
 from catchment.postgres.connection import Translation
 from catchment.wire.messages import Relation, RelationColumn
 
-# One statement, so that all of it is of one moment. pg_publication_tables has column lists and row filters from
-# PostgreSQL 15 on: https://www.postgresql.org/docs/current/view-pg-publication-tables.html
+# One statement, so that all of it is of one moment. pg_publication_tables would say as much of what is shared, but from
+# PostgreSQL 16 on it opens every table, and waits for whoever has one of them locked.
+#
+# A table is shared if the publication names it or one that it is a part of: as itself, or through the topmost one.
+# https://www.postgresql.org/docs/current/sql-createpublication.html
 #
 # A leaf was made as a partition, and has brought no rows of its own, if the row that ties it to its parent is of the
 # transaction that made the table, and a column is as the command that made the table left it: ATTACH changes them all.
 _PUBLISHED = """
-WITH RECURSIVE published AS (
+WITH RECURSIVE publication AS (
+    SELECT * FROM pg_publication WHERE pubname = %(publication)s
+), named AS (
+    SELECT r.prrelid AS oid FROM publication u JOIN pg_publication_rel r ON r.prpubid = u.oid
+    UNION
+    SELECT c.oid FROM publication u CROSS JOIN pg_class c
+    WHERE pg_relation_is_publishable(c.oid)
+      AND CASE WHEN NOT u.puballtables THEN {in_schemas}
+          WHEN u.pubviaroot THEN NOT c.relispartition ELSE c.relkind <> 'p' END
+), part AS (
+    SELECT oid, false AS of_another FROM named
+    UNION
+    SELECT i.inhrelid, true
+    FROM part JOIN pg_inherits i ON i.inhparent = part.oid AND NOT i.inhdetachpending
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+), published AS (
     SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.relfilenode, c.reltoastrelid, c.relnamespace,
         c.reltuples,
-        {attnames} AS attnames, {rowfilter} AS rowfilter
-    FROM pg_publication_tables p
-    JOIN pg_namespace n ON n.nspname = p.schemaname
-    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-    WHERE p.pubname = %(publication)s AND (%(only)s::oid IS NULL OR c.oid = %(only)s)
+        {attributes} AS attributes, {rowfilter} AS rowfilter, {generated} AS generated
+    FROM publication u CROSS JOIN (SELECT oid, bool_or(of_another) AS of_another FROM part GROUP BY oid) p
+    JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_publication_rel r ON r.prpubid = u.oid AND r.prrelid = c.oid AND NOT {in_schemas}
+    WHERE (%(only)s::oid IS NULL OR c.oid = %(only)s)
+      AND CASE WHEN u.pubviaroot THEN NOT p.of_another ELSE c.relkind <> 'p' END
 ), attribute AS (
     SELECT a.* FROM published p JOIN pg_attribute a ON a.attrelid = p.oid
     WHERE a.attnum > 0 AND NOT a.attisdropped
-      AND (p.attnames IS NULL OR a.attname = ANY (p.attnames)) AND (a.attgenerated = '' OR {generated})
+      AND CASE WHEN p.attributes IS NULL THEN a.attgenerated IN ('', p.generated) ELSE a.attnum = ANY (p.attributes) END
 ), stored AS (  -- the type that stores the value: domains are followed to their base
     SELECT a.attrelid, a.attnum, a.atttypid AS oid, a.atttypmod AS typmod FROM attribute a
     UNION ALL
@@ -129,6 +148,8 @@ LEFT JOIN columns ON columns.attrelid = p.oid
 LEFT JOIN types ON types.attrelid = p.oid
 ORDER BY p.nspname, p.relname
 """
+_IN_SCHEMAS = """EXISTS (
+        SELECT FROM pg_publication_namespace s WHERE s.pnpubid = u.oid AND s.pnnspid = c.relnamespace)"""
 _SCHEMA_ENTRIES = """
             UNION ALL
             SELECT concat(s.oid, '/', s.xmin)
@@ -203,10 +224,11 @@ def published_tables(
     version = connection.info.server_version
     lists = version >= 150000
     query = _PUBLISHED.format(
-        attnames="p.attnames" if lists else "NULL::name[]",
-        rowfilter="p.rowfilter" if lists else "NULL::text",
-        # Generated columns are published from PostgreSQL 18 on, if asked for; older servers list them all the same.
-        generated="true" if version >= 180000 else "false",
+        in_schemas=_IN_SCHEMAS if lists else "false",
+        attributes="r.prattrs::int2[]" if lists else "NULL::int2[]",
+        rowfilter="pg_get_expr(r.prqual, r.prrelid)" if lists else "NULL::text",
+        # Those that are stored, if asked for; in a list they stand only if they are shared.
+        generated="CASE u.pubgencols WHEN 's' THEN 's' ELSE '' END" if version >= 180000 else "''",
         multirange="r.rngmultitypid" if version >= 140000 else "NULL",
         schema_entries=_SCHEMA_ENTRIES if lists else "",
     )

@@ -20,7 +20,7 @@ _CATALOGS = (
     "pg_range",
     "pg_type",
 )
-"""All that ``published_tables`` reads, through ``pg_publication_tables`` too."""
+"""All that ``published_tables`` reads."""
 
 
 PULSE = "concat_ws(' ', pg_current_snapshot(), pg_current_wal_insert_lsn())"
