@@ -14,10 +14,11 @@ from catchment.model.table import Table
 from catchment.postgres.connection import of_target
 from catchment.targets.ods import shapes
 from catchment.targets.ods.naming import Relation
+from catchment.targets.ods.session import LOCK_TIMEOUT
 
 _NOWAIT = "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE NOWAIT"
-_IN_LINE = """
-SET LOCAL lock_timeout = '5s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = 0
+_IN_LINE = f"""
+SET LOCAL lock_timeout = '5s'; LOCK TABLE {{}} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'
 """
 
 _PATIENCE = 0.5  # seconds: readers wait meanwhile; it is retried

@@ -13,6 +13,7 @@ from catchment.model.errors import CatchmentError, TableRefused
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
 from catchment.targets.ods import shapes
+from catchment.targets.ods.locked import Locked
 from catchment.targets.ods.naming import OWN_SCHEMA, Relation, shadow_relation
 from catchment.targets.ods.registry import Registry, Stored
 
@@ -47,9 +48,11 @@ class Refusal(Exception):  # it leaves the ODS as TableRefused
 
 @contextlib.contextmanager
 def refusals(place: Place, translation: Translation) -> Iterator[None]:
-    """Raise a Refusal for what fails inside this block; as the translation says for what trying again can help."""
+    """Raise a Refusal for what fails inside this block; Locked, or as the translation says, for what is tried again."""
     try:
         yield
+    except psycopg.errors.LockNotAvailable:
+        raise Locked([place.relation]) from None
     except psycopg.Error as error:
         translated = translation(error, str(place.table))
         if translated.retry or error.sqlstate is None:

@@ -18,7 +18,10 @@ from catchment.targets.ods.naming import Relation
 from catchment.targets.ods.registry import CREATION, FRONTIER, PREPARATION, SAVE_FRONTIER, read_frontier, saved_frontier
 
 _OLDEST_SERVER = 15_00_00  # MERGE
-_LOCK = 0x0CA7C43E  # of what is ours among advisory locks
+LOCK = 0x0CA7C43E
+"""Of what is ours among advisory locks."""
+LOCK_TIMEOUT = "10s"
+"""How long a lock is waited for: the session is wanted by other sources too, and what was rolled back is done again."""
 MOST_STAGINGS = 200
 """How many staging tables a session keeps."""
 _MOST_STATEMENTS = 100
@@ -28,7 +31,8 @@ _MOST_WARY = 63
 
 # To walk the key's index for each row is what few rows in a large table want, and what the planner misjudges: it may
 # think that the table is small, all the more when it keeps the plan while the table grows.
-_SETTINGS = """
+_SETTINGS = f"""
+SET lock_timeout = '{LOCK_TIMEOUT}';
 SET jit = off; SET work_mem = '32MB';
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET enable_material = off;
 SET plan_cache_mode = force_generic_plan
@@ -194,6 +198,11 @@ class Session:
             finish()
         return self._connection
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._connection.info.backend_pid
+
     def leave(self, finish: Callable[[], None]) -> None:
         """The server is at work on statements that were sent; ``finish`` takes in their results, and waits for them."""
         self._finish = finish
@@ -207,7 +216,7 @@ class Session:
         lasting = "" if durable else "SET LOCAL synchronous_commit = off; "
         # Statements that parameters are written into may travel together.
         self._client.execute(
-            f"BEGIN; {lasting}SELECT pg_advisory_xact_lock(%s, hashtext(%s)); {FRONTIER}", (_LOCK, source, source)
+            f"BEGIN; {lasting}SELECT pg_advisory_xact_lock(%s, hashtext(%s)); {FRONTIER}", (LOCK, source, source)
         )
         while self._client.nextset():
             pass
@@ -286,7 +295,7 @@ def _prepare(connection: psycopg.Connection, source: str | None) -> None:
             remedy="create it with ENCODING 'UTF8'",
         )
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_LOCK,))
+        connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK,))
         (created,) = connection.execute("SELECT to_regclass('catchment.tables') IS NOT NULL").fetchone() or (False,)
         if not created:
             with creating_schema(connection, source):

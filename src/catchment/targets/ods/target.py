@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +18,9 @@ from catchment.postgres.connection import Translation, of_target
 from catchment.postgres.pool import Pool
 from catchment.postgres.unchanged import pulse
 from catchment.targets.base import Pace
+from catchment.targets.ods.locked import Locked, in_the_way
 from catchment.targets.ods.meddling import Meddling, standing, stop_altered
-from catchment.targets.ods.naming import live_relation
+from catchment.targets.ods.naming import Relation, live_relation
 from catchment.targets.ods.refusal import Refusal, stop
 from catchment.targets.ods.registry import FRONTIER, Registry, read_frontier
 from catchment.targets.ods.session import Session
@@ -132,8 +133,7 @@ class OdsTarget:
             stored = [one for entry in registry.all() for one in (entry.live, entry.shadow) if one]
             schemas = {live_relation(source, self._datasets[source], one.shape).schema for one in stored}
             if stored:
-                tables = sql.SQL(", ").join(one.relation.identifier for one in stored)
-                session.connection.execute(sql.SQL("DROP TABLE {}").format(tables))
+                _drop(session.connection, [one.relation for one in stored])
             for schema in sorted(schemas):
                 _drop_if_empty(session.connection, schema)
             registry.forget()
@@ -161,8 +161,23 @@ class OdsTarget:
         """Close the connections, those in use when they are done."""
         self._sessions.close()
 
-    def _lend(self, translation: Translation) -> AbstractContextManager[Session]:
-        return self._sessions.lend(lambda: Session.open(self._dsn, translation))
+    @contextlib.contextmanager
+    def _lend(self, translation: Translation) -> Iterator[Session]:
+        """Raises TargetUnreachable when somebody has a lock in the ODS for longer than it is waited for."""
+        with self._sessions.lend(lambda: Session.open(self._dsn, translation)) as session:
+            try:
+                yield session
+            except psycopg.errors.LockNotAvailable:
+                raise in_the_way(self._dsn, translation, session.pid, Locked()) from None
+            except Locked as locked:
+                raise in_the_way(self._dsn, translation, session.pid, locked) from None
+
+
+def _drop(connection: psycopg.Connection, tables: Sequence[Relation]) -> None:
+    try:
+        connection.execute(sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(table.identifier for table in tables)))
+    except psycopg.errors.LockNotAvailable:
+        raise Locked(tables, dropping=True) from None
 
 
 def _drop_if_empty(connection: psycopg.Connection, schema: str) -> None:
