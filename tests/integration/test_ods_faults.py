@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from ods_batches import Ods, Source, reshaped, table
+from running_hub import eventually
 
 from catchment.demo.cluster import Cluster
 from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable, TargetWentBack
 from catchment.model.frontier import Frontier
+from catchment.postgres import pool
 from catchment.targets.ods import altering, session
 from catchment.targets.ods.session import MOST_STAGINGS
 from catchment.targets.ods.target import OdsTarget
@@ -223,6 +225,31 @@ def test_more_tables_than_a_session_keeps_stagings_for(ods: Ods, target: OdsTarg
     source.apply(source.batch(*(source.rows(shape, [("u", "1"), ("c", "2")]) for shape in tables)))
     for shape in (tables[0], tables[-1]):
         assert ods.rows(f"s0.{shape.name}") == ["(1)", "(2)"]
+
+
+def test_what_is_staged_in_idle_sessions_does_not_use_up_the_numbers_of_transactions(
+    ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Source(target, "s0"), Source(target, "s1")
+    first.load(ACCOUNTS)
+    second.load(ACCOUNTS)
+
+    def meanwhile() -> Iterator[tuple[Frontier, Batch]]:
+        yield first.batch(first.rows(ACCOUNTS, [("c", "1", "ann")]))
+        second.change(ACCOUNTS, ("c", "1", "bob"))
+
+    target.apply("s0", meanwhile())
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'catchment' AND datname = current_database()"
+    )
+    assert ods.one(sessions) == 2
+    ods.execute("DO 'BEGIN FOR i IN 1..1000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END'")
+    monkeypatch.setattr(pool, "_OLDEST", 0.0)
+    first.change(ACCOUNTS, ("d", "1"))
+    eventually(lambda: ods.one(sessions) == 1, "the end of sessions that are old")
+    oldest = ods.one("SELECT max(age(relfrozenxid)) FROM pg_class WHERE relpersistence = 't' AND relfrozenxid <> '0'")
+    assert isinstance(oldest, int)
+    assert oldest < 1000
 
 
 def test_more_statements_than_a_session_keeps(ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from ods_batches import Ods, Source, reshaped, table
+from running_hub import eventually
 
 from catchment.model.batch import SchemaChanged
 from catchment.model.errors import TargetUnreachable
@@ -74,8 +75,7 @@ def test_promise_5_who_waits_for_a_table_is_named_when_changes_wait_behind_him(
         reader.execute("SELECT FROM orders.places")
         altered = threads.submit(person.execute, "LOCK TABLE orders.places")
         waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
-        while ods.one(waits, person.info.backend_pid) == 0:
-            assert not altered.done()
+        eventually(lambda: ods.one(waits, person.info.backend_pid) == 1, "him to wait")
         with pytest.raises(TargetUnreachable) as caught:
             source.apply(told)
         assert f'(pid {person.info.backend_pid}) waits for "orders"."places"' in str(caught.value)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from catchment.postgres import pool as module
 from catchment.postgres.pool import Pool
 
 
@@ -75,3 +76,26 @@ def test_close_also_closes_what_comes_back_later() -> None:
         pool.close()
     assert idle.closed or lent.closed
     assert lent.closed
+
+
+def test_what_is_old_is_closed_also_where_it_is_never_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    pool = Pool[Recorded](2)
+    with pool.lend(Recorded) as above:
+        now = module._OLDEST / 2
+        with pool.lend(Recorded) as below:
+            pass
+    now = module._OLDEST
+    with pool.lend(Recorded) as lent:
+        assert lent is above
+    now += 1
+    with pool.lend(Recorded) as lent:
+        assert lent is below
+    assert above.closed
+    now *= 2
+    with pool.lend(Recorded) as other, pool.lend(Recorded) as lent:
+        assert below.closed
+        assert not other.closed
+    with pool.lend(Recorded) as lent:
+        assert lent is other
