@@ -171,6 +171,30 @@ def test_a_key_whose_type_has_no_order_lands_as_text(ods_database: str) -> None:
 
 
 @every_version
+def test_promise_1_a_key_that_is_coarser_in_the_ods_is_told(
+    source_database: str, ods_database: str, ods_cluster: Cluster, database_factory: Callable[..., str]
+) -> None:
+    need_extension(source_database, "citext")
+    do(source_database, "CREATE EXTENSION citext; CREATE TABLE people (name citext PRIMARY KEY, other citext)")
+    do(source_database, "CREATE PUBLICATION catchment FOR TABLE people")
+    source = check_source(Source("shop", source_database, "catchment", "catchment_shop"))
+
+    def ods(dsn: str) -> list[Finding]:
+        return check_ods(dsn, {"shop": "shop"}, {"shop": source}).findings
+
+    other = database_factory(ods_cluster, "other", "TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'")
+    assert names(ods(other)) == ["ods_extension"]
+    for dsn in (ods_database, other):
+        do(dsn, "CREATE EXTENSION citext")
+    assert names(ods(ods_database)) == []
+    finding = at(ods(other), "ods_locale")
+    assert (finding.level, finding.where) == ("warning", "ods, source shop, table public.people")
+    assert finding.what == "its key has citext: name, and the locale is C, in the ODS C.UTF-8"
+    do(other, "DROP EXTENSION citext")
+    assert names(ods(other)) == ["ods_extension"]
+
+
+@every_version
 def test_a_source_is_no_place_for_the_ods(source_database: str) -> None:
     do(source_database, "CREATE TABLE people (id int PRIMARY KEY); CREATE PUBLICATION catchment FOR TABLE people")
     source = check_source(Source("shop", source_database, "catchment", "catchment_shop"))

@@ -25,12 +25,21 @@ POOLER = Check(
 UNUSABLE_STATE = Check("state", "error", "{what}", "a hub keeps its logs and all that it knows there", "{remedy}")
 READY = Check("ready", "good", "PostgreSQL {version}, {what}", "")
 
+# Which columns there are depends on the version.
+_LOCALE = """
+SELECT CASE d ->> 'datlocprovider' WHEN 'i' THEN 'ICU ' || locale WHEN 'b' THEN 'builtin ' || locale
+       ELSE d ->> 'datctype' END
+FROM (SELECT to_jsonb(p) FROM pg_database p WHERE datname = current_database()) AS known (d),
+     coalesce(d ->> 'datlocale', d ->> 'daticulocale') AS locale
+"""
+
 
 @dataclass(slots=True)
 class Report:
     """The findings, and what only a comparison with other servers can judge.
 
-    ``system`` and ``database``: where it is, null when that could not be asked. ``slots``: how many replication slots
+    ``system`` and ``database``: where it is, null when that could not be asked. ``locale``: what says which letters are
+    the same but for their case. ``slots``: how many replication slots
     the server can have, and how many there are; ``wants_slot``: one more is needed for this source.
     """
 
@@ -38,6 +47,7 @@ class Report:
     tables: tuple[Table, ...] = ()
     system: str | None = None
     database: str | None = None
+    locale: str | None = None
     slots: tuple[int, int] = (0, 0)
     wants_slot: bool = False
 
@@ -46,6 +56,7 @@ class Report:
         if one(connection, "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')"):
             self.system = str(one(connection, "SELECT system_identifier FROM pg_control_system()"))
         self.database = connection.info.dbname
+        self.locale = one(connection, _LOCALE)
 
     def broken_off(self, error: CatchmentError, where: str) -> Self:
         """Note what ended the questions."""

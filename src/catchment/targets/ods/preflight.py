@@ -104,6 +104,13 @@ EXTENSION_MISSING = Check(
     "the ODS does not have extension {extension}",
     "{remedy}",
 )
+OTHER_LOCALE = Check(
+    "ods_locale",
+    "warning",
+    "its key has citext: {columns}, and the locale is {source}, in the ODS {ods}",
+    "keys that are different at the source may be the same in the ODS, which then lacks a row",
+    "give the ODS a database with the source's locale (LC_CTYPE), or without extension citext: it lands as text then",
+)
 
 _OLDEST = 15  # MERGE
 _FEW_CONNECTIONS = 5
@@ -162,6 +169,7 @@ def check_ods(dsn: str, datasets: Mapping[str, str], sources: Mapping[str, Repor
                 report.findings += _room(connection)
                 report.findings += _names(connection, datasets, shared)
                 report.findings += _types(connection, shared)
+                report.findings += _citext(connection, report, sources)
                 report.conclude(connection, where, "room for every dataset")
     except ConfigError:
         raise
@@ -265,3 +273,25 @@ def _extension(connection: psycopg.Connection, where: str, extension: str, colum
     if one(connection, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = %s)", extension):
         remedy = f"in the ODS, before the first run: CREATE EXTENSION {quoted(extension)};"
     yield EXTENSION_MISSING.found(where, columns=named(columns), extension=extension, remedy=remedy)
+
+
+def _citext(connection: psycopg.Connection, ods: Report, sources: Mapping[str, Report]) -> Iterator[Finding]:
+    """Keys whose equality depends on the database."""
+    for source, report in sources.items():
+        if report.locale is None or _plain(report.locale) == _plain(ods.locale or ""):
+            continue
+        for table in report.tables:
+            types = ods_types(connection, table)
+            columns = [
+                table.columns[position].name
+                for position in table.key_positions
+                if table.columns[position].type_extension == "citext" and types[position] != "text"
+            ]
+            if columns:
+                where = f"ods, source {source}, table {table}"
+                yield OTHER_LOCALE.found(where, columns=named(columns), source=report.locale, ods=ods.locale)
+
+
+def _plain(locale: str) -> str:
+    """The same for spellings of one locale: C.UTF-8, C.utf8."""
+    return locale.lower().replace("-", "")
