@@ -227,6 +227,25 @@ def test_more_tables_than_a_session_keeps_stagings_for(ods: Ods, target: OdsTarg
         assert ods.rows(f"s0.{shape.name}") == ["(1)", "(2)"]
 
 
+def test_sources_do_not_take_each_others_stagings_away(
+    ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MOST_STAGINGS", 8)
+    sources = [Source(target, name) for name in ("s0", "s1")]
+    tables = [table(f"t{number}", "id int4") for number in range(6)]
+    for source in sources:
+        started = RefillStarted("r1", tuple(tables), ("ods",))
+        source.apply(source.batch(started))
+        source.finish("r1")
+    stagings = "SELECT array_agg(oid ORDER BY oid)::text FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'"
+    made = []
+    for value in range(3):
+        for source in sources:
+            source.apply(source.batch(*(source.rows(shape, [("c", str(value))]) for shape in tables)))
+        made.append(ods.one(stagings))
+    assert made[0] == made[1] == made[2]
+
+
 def test_what_is_staged_in_idle_sessions_does_not_use_up_the_numbers_of_transactions(
     ods: Ods, target: OdsTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

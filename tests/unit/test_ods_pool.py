@@ -21,18 +21,18 @@ class Recorded:
 
 def test_a_session_is_lent_again() -> None:
     pool = Pool[Recorded](2)
-    with pool.lend(Recorded) as first:
+    with pool.lend("orders", Recorded) as first:
         pass
-    with pool.lend(Recorded) as second:
+    with pool.lend("orders", Recorded) as second:
         assert second is first
 
 
 def test_a_session_whose_block_raised_is_closed_and_its_place_free() -> None:
     pool = Pool[Recorded](1)
-    with pytest.raises(OSError, match="broken"), pool.lend(Recorded) as first:
+    with pytest.raises(OSError, match="broken"), pool.lend("orders", Recorded) as first:
         raise OSError("broken")
     assert first.closed
-    with pool.lend(Recorded) as second:
+    with pool.lend("orders", Recorded) as second:
         assert not second.closed
 
 
@@ -43,9 +43,9 @@ def test_a_session_that_cannot_be_opened_does_not_take_a_place() -> None:
         raise OSError("unreachable")
 
     for _ in range(2):
-        with pytest.raises(OSError, match="unreachable"), pool.lend(refuse):
+        with pytest.raises(OSError, match="unreachable"), pool.lend("orders", refuse):
             pass
-    with pool.lend(Recorded):
+    with pool.lend("orders", Recorded):
         pass
 
 
@@ -56,7 +56,7 @@ def test_no_more_than_the_most_are_lent_at_a_time() -> None:
     def use(_: int) -> None:
         nonlocal lent, most
         for _ in range(50):
-            with pool.lend(Recorded):
+            with pool.lend("orders", Recorded):
                 with lock:
                     lent += 1
                     most = max(most, lent)
@@ -70,9 +70,9 @@ def test_no_more_than_the_most_are_lent_at_a_time() -> None:
 
 def test_close_also_closes_what_comes_back_later() -> None:
     pool = Pool[Recorded](2)
-    with pool.lend(Recorded) as idle, pool.lend(Recorded) as lent:
+    with pool.lend("orders", Recorded) as idle, pool.lend("orders", Recorded) as lent:
         pass
-    with pool.lend(Recorded) as lent:
+    with pool.lend("orders", Recorded) as lent:
         pool.close()
     assert idle.closed or lent.closed
     assert lent.closed
@@ -82,20 +82,27 @@ def test_what_is_old_is_closed_also_where_it_is_never_lent(monkeypatch: pytest.M
     now = 0.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
     pool = Pool[Recorded](2)
-    with pool.lend(Recorded) as above:
-        now = module._OLDEST / 2
-        with pool.lend(Recorded) as below:
-            pass
-    now = module._OLDEST
-    with pool.lend(Recorded) as lent:
-        assert lent is above
-    now += 1
-    with pool.lend(Recorded) as lent:
-        assert lent is below
-    assert above.closed
-    now *= 2
-    with pool.lend(Recorded) as other, pool.lend(Recorded) as lent:
-        assert below.closed
-        assert not other.closed
-    with pool.lend(Recorded) as lent:
-        assert lent is other
+    with pool.lend("orders", Recorded) as old, pool.lend("orders", Recorded) as unused:
+        pass
+    now = module._OLDEST / 2
+    with pool.lend("orders", Recorded) as lent:
+        assert lent is old
+    now = module._OLDEST + 1
+    with pool.lend("orders", Recorded) as young:
+        assert young is not old
+    assert old.closed
+    assert unused.closed
+    now += module._OLDEST
+    with pool.lend("orders", Recorded) as lent:
+        assert lent is young
+
+
+def test_a_source_has_the_same_session_again_whoever_else_had_one_meanwhile() -> None:
+    pool = Pool[Recorded](2)
+    had: dict[str, Recorded] = {}
+    for source in ("orders", "stock", "people", "stock", "orders", "people"):
+        with pool.lend(source, Recorded) as session:
+            assert had.setdefault(source, session) is session
+    assert had["orders"] is not had["stock"]
+    with pool.lend("orders", Recorded), pool.lend("people", Recorded) as session:
+        assert session is had["stock"], "its own is lent"

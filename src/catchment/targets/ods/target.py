@@ -164,7 +164,7 @@ class OdsTarget:
     @contextlib.contextmanager
     def _lend(self, translation: Translation) -> Iterator[Session]:
         """Raises TargetUnreachable when somebody has a lock in the ODS for longer than it is waited for."""
-        with self._sessions.lend(lambda: Session.open(self._dsn, translation)) as session:
+        with self._sessions.lend(translation.source, lambda: Session.open(self._dsn, translation)) as session:
             try:
                 yield session
             except psycopg.errors.LockNotAvailable:
