@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import psycopg
 import pytest
 from ods_batches import Ods, Source, reshaped, table
 
 from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused
+from catchment.postgres.connection import Translation
+from catchment.postgres.unchanged import pulse
 from catchment.targets.ods import transaction
 from catchment.targets.ods.target import OdsTarget
 
@@ -282,3 +285,26 @@ def test_what_people_add_to_a_table_is_theirs(ods: Ods, source: Source) -> None:
     source.change(users, ("c", "2", "bob"))
     assert ods.rows("orders.users") == ["(1,ann,x)", "(2,bob,x)"]
     assert source.out_of_date() == {}
+
+
+def test_one_look_at_the_ods_does_for_many_sources(ods: Ods, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = OdsTarget(ods.dsn, {name: name for name in ("orders", "payments", "stock")})
+    orders, payments, stock = sources = [Source(target, name) for name in ("orders", "payments", "stock")]
+    for one in sources:
+        one.load(ACCOUNTS, ("1", "ann"))
+    looks = []
+
+    def look(connection: psycopg.Connection, translation: Translation) -> str:
+        looks.append(1)
+        return pulse(connection, translation)
+
+    monkeypatch.setattr("catchment.targets.ods.target.pulse", look)
+    assert [one.out_of_date() for one in sources] == [{}, {}, {}]
+    assert len(looks) == 1
+    payments.change(ACCOUNTS, ("c", "2", "bob"))
+    ods.execute("ALTER TABLE payments.accounts DROP COLUMN name; ALTER TABLE stock.accounts DROP COLUMN name")
+    assert list(payments.out_of_date()) == ["public.accounts"]
+    assert list(stock.out_of_date()) == ["public.accounts"]
+    assert orders.out_of_date() == {}
+    assert len(looks) == 2
+    target.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import psycopg
@@ -26,16 +26,15 @@ SELECT t.oid, md5(concat_ws(' ', t.shape, {_LOOKS})) FROM catchment.tables t JOI
 WHERE t.source = %s AND t.current
 """
 _STANDING = f"""
-SELECT md5(string_agg(concat_ws(' ', t, {_LOOKS}, CASE WHEN t.refill <> '' THEN {SHADOW} END),
-                      ',' ORDER BY t.oid))
-FROM catchment.tables t LEFT JOIN pg_class c ON {_FOUND} WHERE t.source = %s
+SELECT t.source, md5(string_agg(concat_ws(' ', t, {_LOOKS}, CASE WHEN t.refill <> '' THEN {SHADOW} END),
+                                ',' ORDER BY t.oid))
+FROM catchment.tables t LEFT JOIN pg_class c ON {_FOUND} WHERE t.source = ANY (%s) GROUP BY t.source
 """
 
 
-def standing(connection: psycopg.Connection, source: str) -> str | None:
-    """A text that stays the same while nothing is another of this source's tables and of what is recorded of them."""
-    ((text,),) = connection.execute(_STANDING, (source,)).fetchall()
-    return None if text is None else str(text)
+def standing(connection: psycopg.Connection, sources: Collection[str]) -> dict[str, str]:
+    """For each source of which anything is recorded: a text that stays the same while its tables and the records do."""
+    return dict(connection.execute(_STANDING, (list(sources),)).fetchall())
 
 
 class Meddling:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,14 +28,16 @@ from catchment.targets.ods.registry import FRONTIER, Registry, read_frontier
 from catchment.targets.ods.session import Session
 from catchment.targets.ods.transaction import Transaction
 
+_LOOK_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """``tables``: what was out of date at this pulse of the server, when the source's part of it looked like this."""
+class _Look:
+    """What the server showed ``at`` a moment of the monotonic clock: its pulse, and how each source's tables stand."""
 
+    at: float
     pulse: str
-    looks: str | None
-    tables: Mapping[str, str | None]
+    standing: Mapping[str, str]
 
 
 class OdsTarget:
@@ -55,7 +59,10 @@ class OdsTarget:
         self._datasets = datasets
         self._sessions = Pool[Session](most_connections)
         self._meddling: dict[str, Meddling] = {}
-        self._found: dict[str, _Found] = {}
+        self._looking = threading.Lock()
+        self._look: _Look | None = None
+        self._concerned: dict[str, float] = {}
+        self._out_of_date: dict[str, tuple[str | None, Mapping[str, str | None]]] = {}
         self._reached: dict[str, Frontier | None] = {}
         self._refused = defaultdict[str, set[tuple[int, str | None]]](set)
 
@@ -92,6 +99,8 @@ class OdsTarget:
                     self._reached[source] = transaction.position
             except Refusal as refusal:
                 raise self._stopped(translation, source, refusal) from None
+            finally:
+                self._concerned[source] = time.monotonic()
 
     def tend(self, source: str, seconds: float) -> bool:
         """There is nothing to do."""
@@ -100,25 +109,37 @@ class OdsTarget:
     def out_of_date(self, source: str) -> Mapping[str, str | None]:
         """Those that have stopped, and those that somebody dropped. Raises TargetUnreachable, TargetRefused.
 
-        A table that somebody altered stops by being found here, if no change has met it yet. While nothing at all was
-        written to the server, or nothing of this source is another, what was found last is found again.
+        A table that somebody altered stops by being found here, if no change has met it yet. While nothing of this
+        source is another, what was found last is found again.
         """
         translation = of_target(source)
-        with translation.around(), self._lend(translation) as session:
-            before = self._found.get(source)
-            now = pulse(session.connection, translation)
-            if before is not None and before.pulse == now:
-                return before.tables
-            looks = standing(session.connection, source)
-            if before is not None and before.looks == looks:
-                tables = before.tables
-            else:
-                session.begin(source)
-                stop_altered(session, source, self._meddling.setdefault(source, Meddling(source)))
-                tables = Registry(session, source).out_of_date()
-                session.commit(source, None)
-            self._found[source] = _Found(now, looks, tables)
+        with translation.around():
+            standing_now = self._looked_at(source, translation).standing.get(source)
+            standing_then, tables = self._out_of_date.get(source, ("", {}))
+            if standing_then != standing_now:
+                with self._lend(translation) as session:
+                    session.begin(source)
+                    stop_altered(session, source, self._meddling.setdefault(source, Meddling(source)))
+                    tables = Registry(session, source).out_of_date()
+                    session.commit(source, None)
+                self._out_of_date[source] = standing_now, tables
             return tables
+
+    def _looked_at(self, source: str, translation: Translation) -> _Look:
+        """What was seen of the server since this source last asked, or was written to: one look does for many sources.
+
+        While nothing at all is written to the server, all stands as it did.
+        """
+        with self._looking:
+            look, now = self._look, time.monotonic()
+            if look is None or look.at <= self._concerned.get(source, 0.0) or now - look.at > _LOOK_SECONDS:
+                with self._lend(translation) as session:
+                    seen = pulse(session.connection, translation)
+                    same = look is not None and look.pulse == seen
+                    stands = look.standing if look and same else standing(session.connection, self._datasets)
+                self._look = look = _Look(now, seen, stands)
+            self._concerned[source] = now
+            return look
 
     def forget(self, source: str) -> None:
         """Drop the source's tables, its schemas if nothing else is in them, and all records of it.
