@@ -38,7 +38,7 @@ WORKER_REPORTED = Metric(
     "catchment_worker_last_report_timestamp_seconds",
     "gauge",
     _WORKER,
-    "When the worker last reported, in seconds since 1970; twice a second when all is well.",
+    "When the worker last reported, in seconds since 1970; every 2.5 s at least when all is well.",
 )
 
 LOOP_UP = Metric(

@@ -15,7 +15,7 @@ STARTING = "starting"
 SILENT = "silent"
 """States that no loop says of itself: nobody runs it; nobody has said anything yet; nothing more was heard of it."""
 
-_SILENCE = timedelta(seconds=20)  # workers report twice a second, a loop at rest gives a sign every 10 s
+_SILENCE = timedelta(seconds=20)  # workers report every 2.5 s at least, a loop at rest gives a sign every 10 s
 _KEEP = "raise max_slot_wal_keep_size, and see why the source is behind"
 _RESTART = "if it is new in catchment.toml, start `catchment run` again; else that run leaves it out with --only"
 _LASTING = {"position", "frontier", "tables"}

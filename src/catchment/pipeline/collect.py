@@ -11,6 +11,7 @@ from catchment.log.base import State
 from catchment.model.batch import Batch
 from catchment.model.lsn import Lsn
 from catchment.pipeline.cut import Cutter
+from catchment.pipeline.rest import rest
 from catchment.pipeline.spool import Spool
 from catchment.pipeline.status import Stopping
 from catchment.postgres.stream import Stream
@@ -61,7 +62,7 @@ def collect(
     while not stopping:
         work.beat()
         awaited = work.awaited
-        received = stream.receive(_ASK_SECONDS if awaited else _REST_SECONDS if work.at_rest else _ROUND_SECONDS)
+        received = stream.receive(_ASK_SECONDS if awaited else rest(_REST_SECONDS) if work.at_rest else _ROUND_SECONDS)
         for messages in spool.whole(received.messages):
             for batch, state in cutter.batches(messages):
                 until = append(batch, state)

@@ -15,6 +15,7 @@ from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaCh
 from catchment.model.errors import CatchmentError, LogTrimmed
 from catchment.model.frontier import Frontier
 from catchment.pipeline.lacks import Lacks
+from catchment.pipeline.rest import rest
 from catchment.pipeline.session import REFILL
 from catchment.pipeline.state import KEPT, MENDED, TARGET, Refill, decode
 from catchment.pipeline.status import LoopStatus, Stopping
@@ -84,7 +85,7 @@ class Deliverer:
             state = "refilling" if self._loading else "streaming"
             self.status.well(state, trouble, offset=position, loaded=not self._loading, stopped=lacks.stopped)
             self.whole_at = whole_at  # a table that has stopped is told before this can be taken for the end
-            seconds = min(_PACE_SECONDS if untended else _ROUND_SECONDS, lacks.seconds_to_look)
+            seconds = rest(min(_PACE_SECONDS if untended else _ROUND_SECONDS, lacks.seconds_to_look))
             if self.durable != position:
                 seconds = min(seconds, _DURABLE_SECONDS)
             span = self._log.wait(self.source, position, seconds, self.target.pace.bytes)

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,7 +41,8 @@ class LoopStatus:
     """The state of one loop, written by its thread and read by the worker's reports.
 
     States: ``starting``, ``streaming``, ``refilling`` (of a target: with all tables), ``retrying`` (it mends itself),
-    ``stopped`` (it needs a person), ``dropped`` (its source was removed).
+    ``stopped`` (it needs a person), ``dropped`` (its source was removed). ``news``: whether more than the beat and the
+    history of the lag is another since it was last reported.
     """
 
     def __init__(self, source: str, target: str | None = None) -> None:
@@ -55,6 +56,7 @@ class LoopStatus:
         self._lags: deque[float | None] = deque(maxlen=_LAG_SAMPLES)
         self._lock = threading.Lock()
         self._told: Status | None = None
+        self.news = True
         self._began = time.monotonic()
         self._reached = self._unreachable = False
 
@@ -65,15 +67,15 @@ class LoopStatus:
 
     def well(self, state: str, trouble: str | None = None, **detail: Any) -> None:
         """The loop goes round, part of its work perhaps in ``trouble``. ``detail`` replaces what had its names."""
-        with self._changing():
-            self.state, self.remedy, self._beat = state, trouble, datetime.now(UTC)
-            self._detail |= detail
+        with self._lock:
+            self._beat = datetime.now(UTC)
             self._reached, self._unreachable = True, False
+            self._show(state, trouble, detail)
 
     def note(self, **detail: Any) -> None:
         """Something else to be shown."""
-        with self._changing():
-            self._detail |= detail
+        with self._lock:
+            self._show(self.state, self.remedy, detail)
 
     def dropped(self) -> None:
         """The source was removed while the hub runs."""
@@ -136,12 +138,19 @@ class LoopStatus:
                 self._told = Status(self.source, self.target, worker, self.state, self.remedy, self._beat, detail)
             elif self._told.beat != self._beat:
                 self._told = replace(self._told, beat=self._beat)
+            self.news = False
             return self._told
+
+    def _show(self, state: str, remedy: str | None, detail: Mapping[str, Any]) -> None:
+        shown = {**self._detail, **detail}
+        if (state, remedy, shown) != (self.state, self.remedy, self._detail):
+            self.state, self.remedy, self._detail = state, remedy, shown
+            self._told, self.news = None, True
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
         with self._lock:
-            self._told = None
+            self._told, self.news = None, True
             yield
 
 

@@ -14,9 +14,9 @@ import structlog
 
 from catchment.hub.base import Hub
 from catchment.model.errors import HubError
+from catchment.pipeline.rest import rest
 from catchment.pipeline.status import LoopStatus
 
-_ROUND_SECONDS = 0.1
 _LOOK_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 _GRACE_SECONDS = 15.0
@@ -119,7 +119,7 @@ class Supervisor:
                 looked = time.monotonic()
                 with suppress(HubError):
                     self._end_silent_ones()
-            time.sleep(_ROUND_SECONDS)
+            time.sleep(rest(0))
         if self.told_to_end:
             logger.info("ending, as soon as the loops have finished what they are doing")
         self._end()

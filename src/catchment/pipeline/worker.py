@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 import structlog
 
@@ -22,6 +23,7 @@ from catchment.model.errors import CatchmentError
 from catchment.pipeline.collector import Collector
 from catchment.pipeline.deliver import Deliverer
 from catchment.pipeline.drop import drop_source
+from catchment.pipeline.rest import rest
 from catchment.pipeline.status import LAG_SECONDS, LoopStatus, Stopping, keep_going
 from catchment.postgres.source import Source
 
@@ -31,8 +33,7 @@ DROP = "drop"
 CAUGHT_UP, CAUGHT_UP_IN_TROUBLE = 0, 3
 """How a worker ends that was to run until it is caught up."""
 
-_ROUND_SECONDS = 0.25
-_REPORT_SECONDS = 0.5
+_REPORT_SECONDS, _REST_SECONDS = 0.5, 2.5  # where there are news, and where there are none
 _TRIM_SECONDS = 5.0
 _GRACE_SECONDS = 10.0
 _WAKE_SECONDS = 0.1
@@ -42,7 +43,7 @@ _FILES = 65_536
 logger = structlog.get_logger()
 
 
-@dataclass(slots=True)
+@dataclass
 class Hosted:
     """One source with its loops. ``stopping`` ends them together."""
 
@@ -74,26 +75,27 @@ class Hosted:
             thread.start()
             self.threads.append(thread)
 
-    def statuses(self) -> list[LoopStatus]:
+    @cached_property
+    def statuses(self) -> Sequence[LoopStatus]:
         """All loops' statuses."""
-        return [self.status, *(deliverer.status for deliverer in self.deliverers)]
+        return (self.status, *(deliverer.status for deliverer in self.deliverers))
 
     def report(self, worker: str) -> list[Status]:
         """What all loops say; every few seconds also how far behind they are is noted."""
+        told = [status.report(worker) for status in self.statuses]
         if self.status.state == DROPPED:
-            return [self.status.report(worker)]
-        told = [status.report(worker) for status in self.statuses()]
+            return told[:1]
         if time.monotonic() - self.lag_noted >= LAG_SECONDS:
             self.lag_noted = time.monotonic()
             now = datetime.now(UTC)
-            for status, said in zip(self.statuses(), told, strict=True):
+            for status, said in zip(self.statuses, told, strict=True):
                 status.behind(lag(told[0], said, now)["lag_seconds"])
         return told
 
     @property
     def in_trouble(self) -> bool:
         """Whether something waits for a person: a loop, a table or a backfill."""
-        return any(status.remedy is not None for status in self.statuses())
+        return any(status.remedy is not None for status in self.statuses)
 
     def caught_up(self, log: Log) -> bool:
         """Whether every target has what the source had at the start, backfills included.
@@ -111,18 +113,15 @@ class Hosted:
 
     def trim(self, log: Log, most_bytes: int) -> None:
         """Forget what all targets have; beyond ``most_bytes`` also what the slowest lacks, which is refilled later."""
-        marks = (
-            self.collector.reached,
-            self.collector.keep,
-            [(each.identity, each.durable) for each in self.deliverers],
-        )
-        if marks == self.trimmed:
+        reached, standing = self.collector.reached, [(each.identity, each.durable) for each in self.deliverers]
+        if (reached, standing) == self.trimmed:
             return  # nothing was appended, and nobody has gone on
-        self.trimmed = marks if self.collector.reached is not None else None
         span = log.wait(self.source.name, 0, 0)
         behind = [each.durable if each.identity == span.log else None for each in self.deliverers]
         through = max(min((position or 0 for position in behind), default=0), log.excess(self.source.name, most_bytes))
         keep = self.collector.keep
+        all_is_done = reached is not None and (keep is None or keep >= through)
+        self.trimmed = (reached, standing) if all_is_done else None
         first = log.trim(self.source.name, through if keep is None else min(through, keep))
         self.status.note(log={"bytes": span.bytes, "first": first})
 
@@ -177,6 +176,8 @@ class Worker:
     ) -> None:
         self._name = name
         self._hosted = list(hosted)
+        self._named = {each.source.name: each for each in hosted}
+        self._statuses = [status for each in hosted for status in each.statuses]
         self._log = log
         self._hub = hub
         self._most_bytes = most_bytes
@@ -206,7 +207,7 @@ class Worker:
         trouble: str | None = None
         while not self._stopping:
             try:
-                if time.monotonic() - reported >= _REPORT_SECONDS:
+                if time.monotonic() - reported >= (_REPORT_SECONDS if self._has_news() else _REST_SECONDS):
                     reported = time.monotonic()
                     self._report()
                 self._answer()
@@ -220,7 +221,7 @@ class Worker:
             if until_caught_up and all(hosted.caught_up(self._log) for hosted in self._hosted):
                 status = CAUGHT_UP_IN_TROUBLE if any(hosted.in_trouble for hosted in self._hosted) else CAUGHT_UP
                 break
-            self._stopping.sleep(_ROUND_SECONDS)
+            self._stopping.sleep(rest(0))
         self._end()
         return status
 
@@ -229,19 +230,21 @@ class Worker:
             pass
         self._stopping.now()
 
+    def _has_news(self) -> bool:
+        return any(status.news for status in self._statuses)
+
     def _report(self) -> None:
         self._hub.report(self._name, [said for hosted in self._hosted for said in hosted.report(self._name)])
 
     def _answer(self) -> None:
         """Take up what was asked for, or have the loop that can do so."""
-        hosted = {each.source.name: each for each in self._hosted}
         for source, kind in self._hub.unclaimed():
-            if source not in hosted:
+            if source not in self._named:
                 continue
             if kind != DROP:
-                hosted[source].collector.wake()
+                self._named[source].collector.wake()
             elif (request := self._hub.claim(self._name, [source], [DROP])) is not None:
-                threading.Thread(target=self._drop, args=(hosted[source], request), daemon=True).start()
+                threading.Thread(target=self._drop, args=(self._named[source], request), daemon=True).start()
 
     def _drop(self, hosted: Hosted, request: Request) -> None:
         try:
@@ -261,7 +264,7 @@ class Worker:
             hosted.stopping.now()
         began = time.monotonic()
         for hosted in self._hosted:
-            for status, thread in zip(hosted.statuses(), hosted.threads, strict=False):
+            for status, thread in zip(hosted.statuses, hosted.threads, strict=False):
                 # One that fails is connecting, or sleeps: it has nothing under way.
                 grace = _CONNECTING_SECONDS if status.state in ("retrying", "stopped") else _GRACE_SECONDS
                 hosted.wait_for(thread, began + grace - time.monotonic())
