@@ -1,6 +1,6 @@
 """Changes a second into the ODS, beside PostgreSQL's own logical replication subscription of the same workload.
 
-A table of 8 columns with 100,000 rows; of 100 changes 60 are updates, 20 inserts, 20 deletes. ``small``: transactions
+A table of 8 columns with 500,000 rows; of 100 changes 60 are updates, 20 inserts, 20 deletes. ``small``: transactions
 of five changes; ``large``: of a thousand. ``backlog``: they are written while nobody follows, and the time counts from
 then on; ``sustained``: the load runs as fast as it can while one of them follows, and the time counts until the last
 change can be seen. The subscription's worker does not wait for its disk (``synchronous_commit = off``, its default).
@@ -21,7 +21,7 @@ import psycopg
 from bench.hub import configure, cpu, paused, running, wait_until
 from catchment.demo.cluster import Cluster
 
-ROWS = 100_000
+ROWS = 500_000
 TABLE = """CREATE TABLE usual (id bigint PRIMARY KEY, customer int, kind text, amount numeric(10,2), note text,
            at timestamptz, done bool, score float8)"""
 _VALUES = "n % 1000, 'kind ' || (n % 7), n / 3.0, 'a note of some words', now(), n % 2 = 0, n / 7.0"
@@ -58,8 +58,8 @@ class Load:
 
 LOADS = (
     Load("small, sustained", 1, 12_000, backlog=False),
-    Load("small, backlog", 1, 20_000, backlog=True),
-    Load("large, backlog", 200, 200, backlog=True),
+    Load("small, backlog", 1, 60_000, backlog=True),
+    Load("large, backlog", 200, 1_000, backlog=True),
 )
 
 

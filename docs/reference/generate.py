@@ -38,7 +38,7 @@ METRICS_HEAD = """# Metrics
 The last two answer 503 otherwise, with one line for each reason. A refill beside the stream leaves a hub ready.
 Dashboard, alert rules and a systemd unit are in [deploy/](../../deploy/README.md).
 
-- A scrape reads what the workers last reported, twice a second where there are news, else every 2.5 s; the supervisor
+- A scrape reads what the workers last reported, every second where there are news, else every 2.5 s; the supervisor
   keeps nothing but the number of restarts. Counters begin anew with their worker, which `rate()` and `increase()` allow
   for.
 - What is unknown is missing: lag before the source was first looked at, and most of what a silent loop said.

@@ -33,8 +33,8 @@ DROP = "drop"
 CAUGHT_UP, CAUGHT_UP_IN_TROUBLE = 0, 3
 """How a worker ends that was to run until it is caught up."""
 
-_REPORT_SECONDS, _REST_SECONDS = 0.5, 2.5  # where there are news, and where there are none
-_TRIM_SECONDS = 5.0
+_REPORT_SECONDS, _REST_SECONDS = 1.0, 2.5  # where there are news, and where there are none
+_TRIM_SECONDS = 10.0
 _GRACE_SECONDS = 10.0
 _WAKE_SECONDS = 0.1
 _CONNECTING_SECONDS = 1.0
