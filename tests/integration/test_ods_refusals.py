@@ -12,7 +12,7 @@ from catchment.model.batch import RefillFinished, RefillStarted, SchemaChanged
 from catchment.model.errors import TableRefused, TargetRefused
 from catchment.postgres.connection import Translation
 from catchment.postgres.unchanged import pulse
-from catchment.targets.ods import transaction
+from catchment.targets.ods import script, transaction
 from catchment.targets.ods.target import OdsTarget
 
 ACCOUNTS = table("accounts", "id int4", "name text")
@@ -108,6 +108,7 @@ def test_the_table_that_refuses_is_blamed_though_the_next_is_made_ready_meanwhil
     ods: Ods, source: Source, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     monkeypatch.setattr(transaction, "_MOST_ROWS", 1)
+    monkeypatch.setattr(script, "_MUCH", 0)
     source.load(ACCOUNTS, ("1", "ann"))
     source.load(PLACES, ("1",))
     source.change(PLACES, ("c", "2"))

@@ -14,7 +14,7 @@ from catchment.model.batch import Batch
 from catchment.model.errors import TableRefused
 from catchment.model.frontier import Frontier
 from catchment.postgres.connection import conninfo
-from catchment.targets.ods import transaction
+from catchment.targets.ods import script, transaction
 
 pytestmark = pytest.mark.server_versions
 
@@ -232,6 +232,7 @@ def test_many_rows_are_applied_in_pieces(ods: Ods, source: Source) -> None:
 
 def test_more_is_read_while_the_server_works(ods: Ods, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "_MOST_ROWS", 1)
+    monkeypatch.setattr(script, "_MUCH", 0)
     source.load(ACCOUNTS, ("1", "ann", "a"))
     ods.execute(
         """CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +22,7 @@ from catchment.targets.ods.refusal import Place, Refusal, refusals
 from catchment.targets.ods.session import Session
 
 _PIECE = 1 << 18  # bytes: the server reads one while the next is handed over
+_MUCH = 1 << 18  # bytes: for less a thread would cost more than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,43 +79,35 @@ class Script:
         return add
 
     def run(self) -> None:
-        """Do it all in the transaction that is open. Raises Refusal and the translation's errors.
+        """Do it all in the transaction that is open. Raises Refusal, Locked and the translation's errors.
 
-        The server is left at work once it has been given all that it needs: who wants the session's connection next
-        waits for it, and meets what came of it.
+        Much is done beside what the caller does next, in a thread of its own: who wants the session's connection waits
+        for it, and meets what came of it.
         """
+        connection = self._session.connection
+        if sum(len(step.content or b"") for step in self._steps) < _MUCH:
+            self._do(connection)
+        else:
+            self._session.leave(_begun(partial(self._do, connection)))
+
+    def _do(self, connection: psycopg.Connection) -> None:
         for alone, steps in groupby(self._steps, key=lambda step: step.otherwise is not None):
             if alone:
                 for step in steps:
-                    self._try(step)
+                    self._try(connection, step)
             else:
-                self._send(list(steps))
+                self._send(connection, list(steps))
 
-    def _send(self, steps: Sequence[_Step]) -> None:
-        exchange = self._exchange(self._session.connection, steps)
-        next(exchange)
-        self._session.leave(partial(next, exchange, None))
-
-    def _exchange(self, connection: psycopg.Connection, steps: Sequence[_Step]) -> Iterator[None]:
-        """Send the statements and what they read, pause, and take in their results.
-
-        The server keeps results back until it has done all, or wants to be sent more.
-        """
+    def _send(self, connection: psycopg.Connection, steps: Sequence[_Step]) -> None:
         pgconn, wait = connection.pgconn, connection.wait
         with self._translation.around():
             pgconn.send_query(b"; ".join(step.statement for step in steps))
             wait(_flush(pgconn))
-        to_feed = sum(step.content is not None for step in steps)
-        if not to_feed:
-            yield
         for step in steps:
             with refusals(step.place, self._translation):
                 if step.content is not None:
                     wait(_result(pgconn))
                     wait(_put(pgconn, step.content))
-                    to_feed -= 1
-                    if not to_feed:
-                        yield
                 result = wait(_result(pgconn))
             if step.check:
                 try:
@@ -122,10 +117,9 @@ class Script:
         with self._translation.around():
             wait(_result(pgconn))
 
-    def _try(self, step: _Step) -> None:
+    def _try(self, connection: psycopg.Connection, step: _Step) -> None:
         """Nothing stays of what fails half-way."""
         met = 0
-        connection = self._session.connection
         failing = suppress(psycopg.IntegrityError)  # what is more than a collision fails the other way too
         with refusals(step.place, self._translation), failing, connection.transaction():
             cursor = connection.cursor()
@@ -135,7 +129,22 @@ class Script:
         if step.check:
             step.check(met)
         if not met and step.otherwise:
-            self._send([_Step(step.place, step.otherwise, step.content)])
+            self._send(connection, [_Step(step.place, step.otherwise, step.content)])
+
+
+def _begun(act: Callable[[], None]) -> Callable[[], None]:
+    """Begin this in a thread; returns what waits for its end, and raises what it has raised."""
+    outcome = Future[None]()
+
+    def run() -> None:
+        try:
+            act()
+            outcome.set_result(None)
+        except BaseException as error:  # noqa: BLE001  # it is raised where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="ods", daemon=True).start()
+    return outcome.result
 
 
 def _result(pgconn: pq.abc.PGconn) -> PQGen[pq.abc.PGresult | None]:

@@ -192,7 +192,7 @@ class Session:
 
     @property
     def connection(self) -> psycopg.Connection:
-        """Free for the next statement, as soon as the server has done the last ones. Raises what came of those."""
+        """Free for the next statement, as soon as what is under way has been done. Raises what came of that."""
         finish, self._finish = self._finish, None
         if finish:
             finish()
@@ -204,7 +204,7 @@ class Session:
         return self._connection.info.backend_pid
 
     def leave(self, finish: Callable[[], None]) -> None:
-        """The server is at work on statements that were sent; ``finish`` takes in their results, and waits for them."""
+        """Something is being done with the connection, beside what the caller does next; ``finish`` waits for it."""
         self._finish = finish
 
     def begin(self, source: str, durable: bool = True) -> Frontier | None:
@@ -248,6 +248,8 @@ class Session:
         return Staging(self, f"staging_{self._made}", relation, read_columns(self.connection, stamp))
 
     def close(self) -> None:
+        with contextlib.suppress(Exception):  # what came of it is of no interest any more
+            _ = self.connection
         self._connection.close()
 
 

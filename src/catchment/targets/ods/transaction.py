@@ -247,7 +247,7 @@ class Transaction:
             self._flush()
 
     def _flush(self) -> None:
-        """Hand over what is held. The server works on it while more is read, and made ready to be handed over."""
+        """Hand over what is held. While that is done more is read, and made ready to be handed over."""
         script = Script(self._session, self._translation)
         for entry, held in zip(self._registry.entries(self._held), self._held.values(), strict=True):
             with self._translation.around(str(held.table)):
