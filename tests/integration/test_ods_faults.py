@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -104,12 +106,14 @@ def test_a_connection_that_is_killed_leaves_nothing_half_done(ods: Ods, target: 
 def test_promise_1_what_a_crash_of_the_ods_takes_back_is_delivered_again(
     private_cluster_factory: Callable[..., Cluster], asked: bool
 ) -> None:
-    # Nothing but a commit that waits for it brings anything to the disk within these ten seconds.
-    server = private_cluster_factory(wal_writer_delay="10s")
+    server = private_cluster_factory()
+    with psycopg.connect(server.dsn()) as admin:
+        ((wal_writer,),) = admin.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").fetchall()
     target = OdsTarget(server.dsn(), {"s0": "s0"})
     source = Source(target, "s0")
     source.load(ACCOUNTS, ("1", "ann"))
     more = [source.batch(source.rows(ACCOUNTS, [("c", str(n), "x")])) for n in range(2, 6)]
+    os.kill(wal_writer, signal.SIGSTOP)  # only a commit that waits for it brings anything to the disk
     target.apply("s0", more[:1], durable=False)
     target.apply("s0", [])
     for batch in more[1:-1]:
