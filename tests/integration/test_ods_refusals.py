@@ -293,6 +293,7 @@ def test_one_look_at_the_ods_does_for_many_sources(ods: Ods, monkeypatch: pytest
     orders, payments, stock = sources = [Source(target, name) for name in ("orders", "payments", "stock")]
     for one in sources:
         one.load(ACCOUNTS, ("1", "ann"))
+    monkeypatch.setattr("catchment.targets.ods.target._LOOK_SECONDS", float("inf"))
     looks = []
 
     def look(connection: psycopg.Connection, translation: Translation) -> str:
