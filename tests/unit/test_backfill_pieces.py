@@ -63,8 +63,8 @@ class World:
         self.shapes = Shapes("s", {}, lambda _: {}, lambda: "90:90:")
         self.shapes.expect({OID: before}, [OID])
         self.shapes.read(OID)
-        teller = Teller("s", self.writer, Decoder(Lsn(100), 0), self.append, self.shapes.changes)
-        self.pieces = Pieces(["ods"], self.writer, self.shapes, Kept("s", self.log), teller)
+        self.teller = Teller("s", self.writer, Decoder(Lsn(100), 0), self.append, self.shapes.changes)
+        self.pieces = Pieces(["ods"], self.writer, self.shapes, Kept("s", self.log), self.teller)
         self._directory = directory
 
     def append(self, batch: Batch, state: Any) -> None:
@@ -185,3 +185,9 @@ def test_promise_1_a_table_with_another_key_than_its_rows_were_asked_for_by_is_r
     cycle = here.cycle(now, Piece(None, [pa.array(["x"])], KEY, blocks=False))
     assert here.pieces.append(BY_KEY, cycle, now).tables == ()
     assert (here.known.followed, here.shapes.unfilled) == (True, {OID})
+
+
+def test_the_keys_of_rows_that_were_read_again_are_kept_no_longer(world: Callable[[PublishedTable], World]) -> None:
+    here = world(described("a", "b"))
+    here.teller.finish(here.teller.keep(BY_KEY), 1)
+    assert [(refill.id, refill.keys) for refill in Refill.of(here.writer.tail.state)] == [("m1", ())]

@@ -99,7 +99,7 @@ class Teller:
 
     def finish(self, refill: Refill, first: int) -> None:
         """Let the targets change over. What ended before ``first``, the first offset kept, is forgotten."""
-        finished = replace(refill, finished=self._writer.tail.frontier.offset + 1)
+        finished = replace(refill, finished=self._writer.tail.frontier.offset + 1, keys=(), key=())
         over = [old for old in Refill.of(self._writer.tail.state) if old.finished is not None and old.finished < first]
         state: dict[str, bytes | None] = {f"{REFILL}{old.id}": None for old in over}
         state[f"{REFILL}{refill.id}"] = finished.encode()
