@@ -133,7 +133,10 @@ class Script:
 
 
 def _begun(act: Callable[[], None]) -> Callable[[], None]:
-    """Begin this in a thread; returns what waits for its end, and raises what it has raised."""
+    """Begin this in a thread; returns what waits for its end, and raises what it has raised.
+
+    A thread that a server keeps waiting must not keep the process from ending, as one of an executor would.
+    """
     outcome = Future[None]()
 
     def run() -> None:
