@@ -34,20 +34,30 @@ def apply_changes(
     Raises TableMisshapen before anything is added, and psycopg's errors.
     """
     columns = _columns(staging, table, source)
+    if {column.name for column in staging.columns.values() if column.equals} != set(table.key):
+        raise _meddled(staging, table, source, "has another primary key")
     if table.key:
         _apply_keyed(add, staging, table, columns, changes, filling)
     else:
         _apply_bag(add, staging, table, columns, changes, source)
 
 
+def append_rows(add: Add, staging: Staging, table: Table, rows: Iterable[pa.RecordBatch], source: str) -> None:
+    """Add what puts rows of a refill into a relation that has no key yet: each of them is one more.
+
+    Raises TableMisshapen before anything is added.
+    """
+    names = [column.name for column in _columns(staging, table, source)]
+    copy = staging.statement(("copy", *names), lambda: _copy(staging.relation.identifier, names))
+    for batch in rows:
+        add(copy, render(batch.columns[len(META) :]))
+
+
 def _columns(staging: Staging, table: Table, source: str) -> list[OdsColumn]:
     try:
-        columns = [staging.columns[column.name] for column in table.columns]
+        return [staging.columns[column.name] for column in table.columns]
     except KeyError as missing:
         raise _meddled(staging, table, source, f"has no column {missing}") from None
-    if {column.name for column in staging.columns.values() if column.equals} != set(table.key):
-        raise _meddled(staging, table, source, "has another primary key")
-    return columns
 
 
 def _meddled(staging: Staging, table: Table, source: str, what: str) -> TableMisshapen:

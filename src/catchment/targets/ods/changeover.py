@@ -13,7 +13,7 @@ from psycopg import sql
 from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
-from catchment.targets.ods import reshape, shapes
+from catchment.targets.ods import late_key, reshape, shapes
 from catchment.targets.ods.altering import altering
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.refusal import Place, refusals
@@ -90,6 +90,8 @@ def change_over(
     """
     for told in entries:
         if told.shadow:
+            place = Place(told.shadow.shape, told.shadow.relation, told.refill)
+            late_key.add_key(connection, source, place, translation)
             connection.execute(sql.SQL("ANALYZE {}").format(told.shadow.relation.identifier))
     for told in sorted(entries, key=lambda each: _alters(connection, each)):
         entry = registry.entry(told.oid)  # another one may have taken its name just now

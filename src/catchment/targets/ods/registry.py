@@ -34,7 +34,8 @@ _ENTRIES = f"""
 SELECT oid, schema, name, shape, current, refill, shadow_shape, stopped,
        (SELECT c.oid || '/' || c.xmin FROM pg_class c
         WHERE c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))),
-       (SELECT c.oid || '/' || c.xmin FROM pg_class c WHERE c.oid = {SHADOW})
+       (SELECT concat_ws('/', c.oid, c.xmin, i.indexrelid)
+        FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary WHERE c.oid = {SHADOW})
 FROM catchment.tables t
 WHERE source = %s AND """
 
@@ -68,7 +69,8 @@ ON CONFLICT (source) DO UPDATE SET (log, "offset", lsn, committed_at)
 class Stored:
     """A relation of the ODS that holds a version of a table.
 
-    ``stamp`` begins with the relation's oid and is another one when it is another relation or got other columns.
+    ``stamp`` begins with the relation's oid and is another one when it is another relation or got other columns, that
+    of a shadow also when it got its key.
     """
 
     relation: Relation
@@ -118,6 +120,16 @@ class Registry:
             self._entries.update((oid, Entry(oid)) for oid in unknown)
             self._entries.update((entry.oid, entry) for entry in self._read_all("EXECUTE entries (%s, %s)", unknown))
         return [self._entries[oid] for oid in oids]
+
+    def read_again(self, oid: int) -> Entry:
+        """The table, of which something is another in the ODS than when it was read."""
+        self._entries.pop(oid, None)
+        return self.entry(oid)
+
+    def takes_changes(self) -> bool:
+        """Whether any table of the source does, so that readers would see it stand still."""
+        query = "SELECT FROM catchment.tables WHERE source = %s AND current LIMIT 1"
+        return self._session.connection.execute(query, (self._source,)).fetchone() is not None
 
     def refilled(self, refill: str) -> list[Entry]:
         """The tables that this refill builds up."""

@@ -111,6 +111,11 @@ class Staging:
         self._bytes = 0
         self._wary = self._passed_over = 0
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the relation has one, by which its rows are found."""
+        return any(column.equals for column in self.columns.values())
+
     def statement(self, which: Hashable, compose: Callable[[], sql.Composable]) -> bytes:
         """The statement that ``compose`` makes, kept: composing takes longer than applying a few rows."""
         if which not in self._statements:

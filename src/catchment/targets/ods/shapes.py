@@ -18,21 +18,18 @@ _FILLFACTOR = 80
 
 
 def create(connection: psycopg.Connection, relation: Relation, table: Table) -> None:
-    """An empty relation of this shape: the key is its primary key, and nothing else is constrained.
+    """An empty relation of this shape, which has yet to get its key: nothing but that is constrained.
 
     Where rows can be updated a fifth of each page is kept free: a new version on the same page needs no new entry in
     any index, and what it replaces is removed in passing.
     https://www.postgresql.org/docs/current/storage-hot.html
     """
     definitions = [
-        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
+        sql.SQL("{} {}{}").format(
+            sql.Identifier(column.name), sql.SQL(type_), sql.SQL(" NOT NULL" if column.name in table.key else "")
+        )
         for column, type_ in zip(table.columns, ods_types(connection, table), strict=True)
     ]
-    if table.key:
-        key = sql.SQL(", ").join(map(sql.Identifier, table.key))
-        definitions.append(
-            sql.SQL("CONSTRAINT {} PRIMARY KEY ({})").format(sql.Identifier(shortened(relation.name, "_pkey")), key)
-        )
     room = sql.SQL(f" WITH (fillfactor = {_FILLFACTOR})" if table.key else "")
     columns = sql.SQL(", ").join(definitions)
     connection.execute(sql.SQL("CREATE TABLE {} ({}){}").format(relation.identifier, columns, room))

@@ -24,8 +24,8 @@ from catchment.model.errors import TableMisshapen
 from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
-from catchment.targets.ods import reshape, shapes
-from catchment.targets.ods.apply import apply_changes
+from catchment.targets.ods import late_key, reshape, shapes
+from catchment.targets.ods.apply import append_rows, apply_changes
 from catchment.targets.ods.changeover import change_over, lets_tables_appear, wait_for_old_snapshots
 from catchment.targets.ods.naming import Relation, live_relation, shadow_relation
 from catchment.targets.ods.refusal import Place, refusals
@@ -184,6 +184,8 @@ class Transaction:
         except TableMisshapen as error:
             entry = _stopped(entry, error)
         if entry.shadow:
+            place = Place(entry.shadow.shape, entry.shadow.relation, entry.refill)
+            late_key.add_key(connection, self._source, place, self._translation)
             reshape.adapt(connection, entry.shadow.relation, entry.shadow.shape, table)
             entry = replace(entry, shadow=replace(entry.shadow, shape=table))
         self._registry.save(entry)
@@ -211,6 +213,8 @@ class Transaction:
             # Nobody told how it got this shape: changes are missing up to here.
             entry = replace(entry, current=False)
         shapes.create(self._connection, shadow, table)
+        if self._registry.takes_changes():  # to build a key in the end would keep these tables waiting
+            reshape.add_key(self._connection, shadow, table)
         self._registry.save(replace(entry, shadow=Stored(shadow, table), refill=refill))
 
     def _take_place(self, table: Table) -> Stored | None:
@@ -265,8 +269,20 @@ class Transaction:
             except TableMisshapen as error:
                 self._registry.save(_stopped(entry, error))
         if entry.shadow:
-            told = [one.data for one in rows if one.refill in (None, entry.refill)]
-            self._apply_to(script, entry.shadow, Place(table, entry.shadow.relation, entry.refill), told)
+            told = [one for one in rows if one.refill in (None, entry.refill)]
+            self._build_up(script, entry.shadow, Place(table, entry.shadow.relation, entry.refill), told)
+
+    def _build_up(self, script: Script, shadow: Stored, place: Place, rows: Sequence[TableRows]) -> None:
+        """Rows of its refill are put one behind the other, until the first change comes that has to find its row."""
+        data = [one.data for one in rows]
+        staging = self._session.staging(place.relation, shadow.stamp, place.table)
+        if staging.has_key or not place.table.key:
+            self._apply_to(script, shadow, place, data)
+        elif any(one.refill is None for one in rows):
+            late_key.add_key(self._connection, self._source, place, self._translation)
+            self._apply_to(script, self._registry.read_again(place.table.oid).shadow or shadow, place, data)
+        else:
+            append_rows(script.about(place), staging, place.table, data, self._source)
 
     def _apply_to(self, script: Script, stored: Stored, place: Place, changes: list[pa.RecordBatch]) -> None:
         self._changed[place.relation] = place
