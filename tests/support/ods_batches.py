@@ -171,3 +171,7 @@ class Ods:
 
     def execute(self, statement: str) -> None:
         self.connection.execute(statement)
+
+    def forget_relations(self) -> None:
+        """Have recorded what earlier versions did: of each table its name alone."""
+        self.execute("UPDATE catchment.tables SET shape = (shape::jsonb - 'relation' - 'registry')::text")

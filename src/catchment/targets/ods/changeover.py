@@ -101,7 +101,7 @@ def change_over(
         try:
             entry = reshape.move(connection, registry, source, dataset, entry, shadow.shape)
             live = _take_place(connection, registry, source, dataset, replace(entry, shadow=shadow), translation)
-            changed = Entry(entry.oid, Stored(live, shadow.shape), current=True)
+            changed = Entry(entry.oid, live, current=True)
         except TableMisshapen as error:
             shapes.drop(connection, shadow.relation)
             # Its shape says what the table is called, also of one that readers have never seen.
@@ -116,7 +116,7 @@ def _take_place(
     dataset: str,
     entry: Entry,
     translation: Translation,
-) -> Relation:
+) -> Stored:
     """The shadow is used up; returns what readers see."""
     live, shadow = entry.live, entry.shadow
     assert shadow is not None  # noqa: S101 -- the caller has looked
@@ -126,17 +126,17 @@ def _take_place(
         reshape.give_way(connection, registry, source, place, entry.oid, shadow.shape)
         with altering(connection, source, shadow.relation, shadow.shape, to=place):
             _appear(connection, shadow.relation, place, shadow.shape)
-        return place
+        return replace(shadow, relation=place)
     readers_wait = _alters(connection, entry)
     with altering(connection, source, live.relation, shadow.shape) if readers_wait else contextlib.nullcontext():
         if _is_of_other_types(connection, entry):
             _replace(connection, live, shadow)
-        else:
-            reshape.adapt_columns(connection, live.relation, live.shape, shadow.shape)
-            with refusals(Place(shadow.shape, live.relation, entry.refill), translation):
-                _merge(connection, shadow, live)
-            shapes.drop(connection, shadow.relation)
-    return live.relation
+            return replace(shadow, relation=live.relation)
+        reshape.adapt_columns(connection, live.relation, live.shape, shadow.shape)
+        with refusals(Place(shadow.shape, live.relation, entry.refill), translation):
+            _merge(connection, shadow, live)
+        shapes.drop(connection, shadow.relation)
+    return replace(live, shape=shadow.shape)
 
 
 def _alters(connection: psycopg.Connection, entry: Entry) -> bool:

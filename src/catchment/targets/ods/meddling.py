@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 import psycopg
 
@@ -44,12 +43,15 @@ class Meddling:
         self._source = source
         self._right: dict[int, str] = {}
 
-    def found(self, session: Connected) -> Iterator[tuple[Entry, TableMisshapen]]:
-        """Tables that take changes, or try to, and are not as they were made any more."""
+    def found(self, session: Connected) -> Iterator[tuple[Entry, TableMisshapen | None]]:
+        """Tables that take changes, or try to, each with what is not as it was made; null when all is."""
         connection = session.connection
         fingerprints: dict[int, str] = dict(connection.execute(_FINGERPRINTS, (self._source,)).fetchall())
         unknown = [oid for oid, fingerprint in fingerprints.items() if self._right.get(oid) != fingerprint]
-        for entry in Registry(session, self._source).entries(unknown) if unknown else []:
+        registry = Registry(session, self._source)
+        for entry in registry.entries(unknown) if unknown else []:
+            if entry.taken and not any(other.live for other in registry.at(entry.taken.relation)):
+                yield entry, shapes.swapped(self._source, entry.taken.relation, entry.taken.shape)
             if entry.live is None:
                 continue
             relation, table = entry.live.relation, entry.live.shape
@@ -60,13 +62,20 @@ class Meddling:
                 yield entry, _unlogged(self._source, relation, table)
             else:
                 self._right[entry.oid] = fingerprints[entry.oid]
+                yield entry, None
 
 
 def stop_altered(session: Connected, source: str, meddling: Meddling) -> None:
-    """Record of all that were altered that they have stopped, in the transaction that is open."""
+    """Record of all that were altered that they have stopped, in the transaction that is open.
+
+    Of the others, which relation they are, where that is not known: an earlier version has made them, or a restore.
+    """
     registry = Registry(session, source)
     for entry, error in meddling.found(session):
-        registry.save(replace(entry, current=False, stopped=str(error)))
+        if error:
+            registry.stop(entry.oid, str(error))
+        elif entry.live and not entry.live.recorded:
+            registry.save(entry)
 
 
 def _wrong(connection: psycopg.Connection, live: Stored) -> str | None:

@@ -17,7 +17,7 @@ from catchment.postgres.preflight.server import check_connection, check_server
 from catchment.targets.ods.columns import ods_types
 from catchment.targets.ods.meddling import Meddling
 from catchment.targets.ods.naming import OWN_SCHEMA, Relation, live_relation
-from catchment.targets.ods.registry import PREPARATION, Registry
+from catchment.targets.ods.registry import Registry, prepare
 from catchment.targets.ods.session import Session
 
 SAME_DATABASE = Check(
@@ -218,7 +218,7 @@ def _names(
     if not prepared and one(connection, "SELECT to_regnamespace('catchment') IS NOT NULL"):
         yield OWN_SCHEMA_TAKEN.found("ods")
     if prepared:
-        connection.execute(PREPARATION)
+        prepare(connection)
         for source in shared:
             yield from _standing(connection, source)
     known = "SELECT schema, name FROM catchment.tables WHERE schema <> ''"
@@ -238,7 +238,7 @@ def _standing(connection: psycopg.Connection, source: str) -> Iterator[Finding]:
     """What the ODS has of this source, and does not keep up to date."""
     session = Session(connection)
     stopped = dict(Registry(session, source).out_of_date())
-    stopped |= {str(error.table): str(error) for _, error in Meddling(source).found(session)}
+    stopped |= {str(error.table): str(error) for _, error in Meddling(source).found(session) if error}
     for table, sentence in stopped.items():
         where = f"ods, source {source}, table {table}"
         if sentence is None:

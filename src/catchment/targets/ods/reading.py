@@ -13,7 +13,8 @@ from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.comparing import SNAPSHOT, ComparedTable, begun, key_columns
 from catchment.postgres.connection import connect, of_target
-from catchment.targets.ods.registry import FRONTIER, PREPARATION, Entry, Registry, Stored, read_frontier
+from catchment.targets.ods import shapes
+from catchment.targets.ods.registry import FRONTIER, Entry, Registry, Stored, prepare, read_frontier
 from catchment.targets.ods.session import Session
 
 
@@ -43,7 +44,7 @@ class OdsReader:
                 source=self._source,
                 remedy="start the hub with `catchment run`",
             )
-        self._connection.execute(PREPARATION)
+        prepare(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +71,8 @@ class OdsReader:
     def _live(self, table: Table, entry: Entry) -> Stored:
         if entry.stopped:
             raise TargetRefused(entry.stopped)
+        if entry.taken:
+            raise TargetRefused(str(shapes.swapped(self._source, entry.taken.relation, table)))
         if entry.shadow or (entry.live and not entry.current):
             self._refuse(table, "is being read again", "verify it when that is done; `catchment status` shows it")
         if entry.live is None:
@@ -82,7 +85,7 @@ class OdsReader:
         known = self._compared.get((live.stamp, table))
         if known is None:
             names = [column.name for column in table.columns]
-            key = key_columns(self._connection, int(live.stamp.partition("/")[0]), table.key)
+            key = key_columns(self._connection, int(live.oid), table.key)
             relation = sql.SQL("ONLY {}").format(live.relation.identifier)
             known = ComparedTable(self._connection, self._translation, str(table), relation, names, key)
             self._compared = {(live.stamp, table): known}

@@ -27,6 +27,10 @@ COMMENT ON TABLE catchment.frontier IS 'how far the ODS has got with each source
 COMMENT ON TABLE catchment.tables IS 'private to Catchment: the tables built from each source, and refills under way';
 """
 
+# Which registry it is: another one where the ODS was restored from a dump, and all oids are others. The oid alone does
+# not tell, since servers that are new count from the same number on. Null where we may not ask which server it is.
+_REGISTRY = "current_setting('catchment.server', true) || '/' || 'catchment.tables'::regclass::oid"
+
 SHADOW = "to_regclass('catchment.' || quote_ident('shadow_' || t.source || '_' || t.oid))"
 """Of the table that is recorded in ``t``."""
 
@@ -34,17 +38,20 @@ _ENTRIES = f"""
 SELECT oid, schema, name, shape, current, refill, shadow_shape, stopped,
        (SELECT c.oid || '/' || c.xmin FROM pg_class c
         WHERE c.oid = to_regclass(quote_ident(t.schema) || '.' || quote_ident(t.name))),
+       {_REGISTRY},
        (SELECT concat_ws('/', c.oid, c.xmin, i.indexrelid)
         FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary WHERE c.oid = {SHADOW})
 FROM catchment.tables t
 WHERE source = %s AND """
 
-PREPARATION = "PREPARE entries (text, oid[]) AS " + _ENTRIES % "$1" + "oid = ANY ($2)"
-"""Once in each session: planning this takes longer than to run it."""
+_PREPARATION = "PREPARE entries (text, oid[]) AS " + _ENTRIES % "$1" + "oid = ANY ($2)"
 
-_SAVE = """
+# Which relation it is stands beside what its shape says, and not in a column of its own: what an earlier version has
+# saved, or saves again, does not have it, and is believed.
+_SAVE = f"""
 INSERT INTO catchment.tables (source, oid, schema, name, shape, current, refill, shadow_shape, stopped)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%s, %s, %s, %s, (%s::jsonb || jsonb_build_object('relation', %s::text, 'registry', {_REGISTRY}))::text,
+        %s, %s, %s, %s)
 ON CONFLICT (source, oid) DO UPDATE SET (schema, name, shape, current, refill, shadow_shape, stopped) = (
     excluded.schema, excluded.name, excluded.shape, excluded.current, excluded.refill, excluded.shadow_shape,
     excluded.stopped)
@@ -70,25 +77,32 @@ class Stored:
     """A relation of the ODS that holds a version of a table.
 
     ``stamp`` begins with the relation's oid and is another one when it is another relation or got other columns, that
-    of a shadow also when it got its key.
+    of a shadow also when it got its key. ``recorded``: which relation it is, not its name alone.
     """
 
     relation: Relation
     shape: Table
     stamp: str = ""
+    recorded: bool = True
+
+    @property
+    def oid(self) -> str:
+        """The relation's, as the stamp has it."""
+        return self.stamp.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One table of a source, as it is in the ODS.
 
-    ``live``: what readers see, null when there is none, also when somebody dropped it; ``current``: it takes changes.
-    ``shadow``: what the refill builds up. ``stopped``: the sentence of why what readers see takes no changes, if a
-    person has to mend that.
+    ``live``: what readers see, null when there is none, also when somebody dropped it; ``taken``: what is found in its
+    place when that is another relation than the recorded one; ``current``: it takes changes. ``shadow``: what the
+    refill builds up. ``stopped``: the sentence of why what readers see takes no changes, if a person has to mend that.
     """
 
     oid: int
     live: Stored | None = None
+    taken: Stored | None = None
     current: bool = False
     shadow: Stored | None = None
     refill: str | None = None
@@ -143,15 +157,18 @@ class Registry:
         """As the target's contract says: tables that have stopped, and those of which somebody dropped something."""
         query = f"{_ENTRIES} (shape IS NOT NULL OR stopped IS NOT NULL OR refill IS NOT NULL) ORDER BY oid"
         rows = psycopg.ClientCursor(self._session.connection).execute(query, (self._source,)).fetchall()
+        entries = [(self._read(row), row[3] is not None, str(_table(row[3] or row[6]))) for row in rows]
+        held = {entry.live.relation for entry, _, _ in entries if entry.live}
         found: dict[str, str | None] = {}
-        for row in rows:
-            entry, name = self._read(row), str(_table(row[3] or row[6]))
+        for entry, appeared, name in entries:
+            if entry.taken and entry.taken.relation in held:
+                continue  # the source has given its name to another table, and tells later what it is called now
             if entry.refill:
                 if entry.shadow is None:  # its refill goes on, and brings nothing
                     found[name] = None
             elif entry.stopped or not entry.live:
                 # One that stopped before it ever appeared cannot have been dropped by anybody.
-                found[name] = entry.stopped if entry.live or row[3] is None else None
+                found[name] = entry.stopped if entry.live or entry.taken or not appeared else None
         return found
 
     def all(self) -> list[Entry]:
@@ -161,10 +178,18 @@ class Registry:
     def save(self, entry: Entry) -> None:
         """Record what has become of the table."""
         live, shadow = entry.live, entry.shadow
-        place = (live.relation.schema, live.relation.name, _text(live.shape)) if live else (None, None, None)
+        place = (live.relation.schema, live.relation.name, _text(live.shape), live.oid) if live else (None,) * 4
         built = (entry.current, entry.refill, shadow and _text(shadow.shape), entry.stopped)
         self._session.connection.execute(_SAVE, (self._source, entry.oid, *place, *built))
         self._entries.pop(entry.oid, None)
+
+    def stop(self, oid: int, sentence: str) -> None:
+        """It takes no changes any more, and is missed where it was."""
+        self._session.connection.execute(
+            "UPDATE catchment.tables SET current = false, stopped = %s WHERE source = %s AND oid = %s",
+            (sentence, self._source, oid),
+        )
+        self._entries.pop(oid, None)
 
     def forget(self) -> None:
         """Remove all records of the source."""
@@ -189,12 +214,26 @@ class Registry:
         return [self._read(row) for row in rows]
 
     def _read(self, row: Sequence[Any]) -> Entry:
-        oid, schema, name, shape, current, refill, shadow_shape, stopped, live_stamp, shadow_stamp = row
-        live = Stored(Relation(schema, name), _table(shape), live_stamp) if live_stamp else None
-        shadow = None
+        oid, schema, name, shape, current, refill, shadow_shape, stopped, live_stamp, registry, shadow_stamp = row
+        live = taken = shadow = None
+        if live_stamp:
+            relation, recorded_by = _recorded(shape)
+            recorded = registry is not None and recorded_by == registry
+            live = Stored(Relation(schema, name), _table(shape), live_stamp, recorded)
+            if recorded and relation != live.oid:
+                live, taken = None, live
         if shadow_stamp and shadow_shape:
             shadow = Stored(shadow_relation(self._source, oid), _table(shadow_shape), shadow_stamp)
-        return Entry(oid, live, current, shadow, refill, stopped)
+        return Entry(oid, live, taken, current, shadow, refill, stopped)
+
+
+def prepare(connection: psycopg.Connection) -> None:
+    """Once in each session, before entries are read: to plan that takes longer than to run it."""
+    asking = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')"
+    if connection.execute(asking).fetchone() == (True,):
+        naming = "SELECT set_config('catchment.server', system_identifier::text, false) FROM pg_control_system()"
+        connection.execute(naming)
+    connection.execute(_PREPARATION)
 
 
 def read_frontier(cursor: psycopg.Cursor) -> Frontier | None:
@@ -215,3 +254,10 @@ def _text(table: Table) -> str:
 @lru_cache(maxsize=1_000)
 def _table(shape: str) -> Table:
     return Table.from_json(json.loads(shape))
+
+
+@lru_cache(maxsize=1_000)
+def _recorded(shape: str) -> tuple[str | None, str | None]:
+    """Which relation it was, and which registry said so."""
+    told = json.loads(shape)
+    return told.get("relation"), told.get("registry")

@@ -15,7 +15,7 @@ from catchment.model.frontier import Frontier
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation, connect
 from catchment.targets.ods.naming import Relation
-from catchment.targets.ods.registry import CREATION, FRONTIER, PREPARATION, SAVE_FRONTIER, read_frontier, saved_frontier
+from catchment.targets.ods.registry import CREATION, FRONTIER, SAVE_FRONTIER, prepare, read_frontier, saved_frontier
 
 _OLDEST_SERVER = 15_00_00  # MERGE
 LOCK = 0x0CA7C43E
@@ -303,8 +303,8 @@ def _prepare(connection: psycopg.Connection, source: str | None) -> None:
         )
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK,))
-        (created,) = connection.execute("SELECT to_regclass('catchment.tables') IS NOT NULL").fetchone() or (False,)
-        if not created:
+        if connection.execute("SELECT to_regclass('catchment.tables')").fetchone() == (None,):
             with creating_schema(connection, source):
                 connection.execute(CREATION)
-    connection.execute(f"{_SETTINGS}; {PREPARATION}")
+    connection.execute(_SETTINGS)
+    prepare(connection)

@@ -69,6 +69,16 @@ def misshapen(what: str, source: str, relation: Relation, table: Table) -> Table
     )
 
 
+def swapped(source: str, relation: Relation, table: Table) -> TableMisshapen:
+    """The error of a relation that somebody put in the place of the table's own: it is theirs, and stays as it is."""
+    return TableMisshapen(
+        f"{relation.quoted} in the ODS is not the table that Catchment made: somebody put another one in its place",
+        source=source,
+        table=str(table),
+        remedy=f"rename or drop it, then `catchment backfill {source} {table}`",
+    )
+
+
 def known_by_name(old: Table, new: Table) -> Table:
     """The shape of a table that the source dropped as one of the table that it made anew under the same name.
 

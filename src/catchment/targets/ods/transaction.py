@@ -175,7 +175,10 @@ class Transaction:
         connection = self._connection
         entry = self._registry.entry(table.oid)
         if entry.live is None and entry.shadow is None:
-            self._registry.reshaped(table.oid, table)
+            if entry.taken and str(entry.taken.shape) == str(table):
+                self._stop_swapped(entry, entry.taken)  # with the shape that its own has, wherever that is
+            else:
+                self._registry.reshaped(table.oid, table)
             return
         try:
             entry = reshape.move(connection, self._registry, self._source, self._dataset, entry, table)
@@ -191,8 +194,7 @@ class Transaction:
         self._registry.save(entry)
 
     def _empty(self, entry: Entry) -> None:
-        live = entry.live if entry.current else None
-        for stored in filter(None, (live, entry.shadow)):
+        for stored in filter(None, (self._taking_changes(entry), entry.shadow)):
             # TRUNCATE would empty the table for older snapshots too.
             with refusals(Place(stored.shape, stored.relation), self._translation):
                 self._connection.execute(sql.SQL("DELETE FROM {}").format(stored.relation.identifier))
@@ -230,7 +232,7 @@ class Transaction:
                 self._registry.save(Entry(earlier.oid))
                 return replace(earlier.live, shape=shapes.known_by_name(earlier.live.shape, table))
         shapes.create_schema(self._connection, self._source, live.schema)
-        if shapes.exists(self._connection, live) and not self._registry.at(live):
+        if shapes.exists(self._connection, live) and not any(other.live for other in self._registry.at(live)):
             raise TableMisshapen(
                 f"{live.quoted} is already there in the ODS and was not made by Catchment for this table",
                 source=self._source,
@@ -263,9 +265,9 @@ class Transaction:
     def _apply(self, script: Script, entry: Entry, table: Table, rows: Sequence[TableRows]) -> None:
         """What came out of the stream goes to the live table and the shadow, a refill's rows to its shadow alone."""
         streamed = [one.data for one in rows if one.refill is None]
-        if entry.live and entry.current and streamed:
+        if streamed and (live := self._taking_changes(entry)):
             try:
-                self._apply_to(script, entry.live, Place(table, entry.live.relation), streamed)
+                self._apply_to(script, live, Place(table, live.relation), streamed)
             except TableMisshapen as error:
                 self._registry.save(_stopped(entry, error))
         if entry.shadow:
@@ -283,6 +285,15 @@ class Transaction:
             self._apply_to(script, self._registry.read_again(place.table.oid).shadow or shadow, place, data)
         else:
             append_rows(script.about(place), staging, place.table, data, self._source)
+
+    def _taking_changes(self, entry: Entry) -> Stored | None:
+        """What readers see of the table, if it takes changes. Where it was swapped it misses some now, and stops."""
+        if entry.taken and entry.current:
+            self._stop_swapped(entry, entry.taken)
+        return entry.live if entry.current else None
+
+    def _stop_swapped(self, entry: Entry, taken: Stored) -> None:
+        self._registry.stop(entry.oid, str(shapes.swapped(self._source, taken.relation, taken.shape)))
 
     def _apply_to(self, script: Script, stored: Stored, place: Place, changes: list[pa.RecordBatch]) -> None:
         self._changed[place.relation] = place
