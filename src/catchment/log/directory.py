@@ -196,7 +196,8 @@ class SourceDirectory:
     def excess(self, most_bytes: int) -> int:
         """The offset to trim through so that files of at most ``most_bytes`` stay."""
         segments = self._segments()
-        sizes = [files.stored_bytes(segment) for segment in segments]
+        with translated(self.source, self.path):
+            sizes = [files.stored_bytes(segment) for segment in segments]
         surplus = sum(sizes) - most_bytes
         through = 0
         for (_, following), size in zip(pairwise(segments), sizes, strict=False):

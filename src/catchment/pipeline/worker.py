@@ -55,6 +55,7 @@ class Hosted:
     threads: list[threading.Thread] = field(default_factory=list)
     lag_noted: float = float("-inf")
     trimmed: object = None
+    trim_trouble: str | None = None
 
     def start(self) -> None:
         """Run each loop in a thread of its own."""
@@ -121,8 +122,8 @@ class Hosted:
         through = max(min((position or 0 for position in behind), default=0), log.excess(self.source.name, most_bytes))
         keep = self.collector.keep
         all_is_done = reached is not None and (keep is None or keep >= through)
-        self.trimmed = (reached, standing) if all_is_done else None
         first = log.trim(self.source.name, through if keep is None else min(through, keep))
+        self.trimmed = (reached, standing) if all_is_done else None
         self.status.note(log={"bytes": span.bytes, "first": first})
 
     def end(self) -> None:
@@ -256,7 +257,14 @@ class Worker:
 
     def _trim(self) -> None:
         for hosted in self._hosted:
-            hosted.trim(self._log, self._most_bytes)
+            trouble: str | None = None
+            try:
+                hosted.trim(self._log, self._most_bytes)
+            except CatchmentError as error:  # what is wrong with one source's log must not let the others' grow
+                trouble = str(error)
+                if trouble != hosted.trim_trouble:
+                    logger.warning("log not trimmed", source=hosted.source.name, error=trouble)
+            hosted.trim_trouble = trouble
 
     def _end(self) -> None:
         """Let the loops finish what they are doing; what hangs is ended with the process, which loses nothing."""
