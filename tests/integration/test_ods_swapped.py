@@ -32,6 +32,10 @@ SENTENCE = (
     f'{ABOUT}"orders"."accounts" in the ODS is not the table that Catchment made: '
     "somebody put another one in its place; rename or drop it, then `catchment backfill orders public.accounts`"
 )
+AWAY = (
+    f'{ABOUT}"orders"."accounts" in the ODS was not there when changes came for it: somebody had renamed or moved it; '
+    "run `catchment backfill orders public.accounts`"
+)
 IN_THE_WAY = '"orders"."accounts" is already there in the ODS and was not made by Catchment for this table; rename or'
 
 
@@ -61,6 +65,22 @@ def loaded(ods: Ods, source: Source) -> Source:
     source.load(PLACES, ("1",))
     assert source.out_of_date() == {}
     return source
+
+
+@pytest.mark.parametrize("what", ["change", "truncation"])
+def test_promise_1_a_table_that_was_away_when_changes_came_stops_until_it_is_refilled(
+    ods: Ods, loaded: Source, what: str
+) -> None:
+    ods.execute("ALTER TABLE orders.accounts SET SCHEMA public")
+    loaded.change(ACCOUNTS, ("c", "2", "bob")) if what == "change" else loaded.truncate(ACCOUNTS)
+    ods.execute("ALTER TABLE public.accounts SET SCHEMA orders")
+    loaded.change(ACCOUNTS, ("c", "3", "cid"))
+    assert loaded.out_of_date() == {"public.accounts": AWAY}
+    assert ods.rows("orders.accounts") == ["(1,ann)"]
+    loaded.load(ACCOUNTS, ("2", "bob"), ("3", "cid"))
+    loaded.change(ACCOUNTS, ("d", "2"))
+    assert loaded.out_of_date() == {}
+    assert ods.rows("orders.accounts") == ["(3,cid)"]
 
 
 @pytest.mark.parametrize("mending", ["drop", "rename", "put back"])

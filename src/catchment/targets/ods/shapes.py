@@ -79,6 +79,16 @@ def swapped(source: str, relation: Relation, table: Table) -> TableMisshapen:
     )
 
 
+def away(source: str, relation: Relation, table: Table) -> TableMisshapen:
+    """The error of a table for which changes came while it was not there; it may be back, without them."""
+    return TableMisshapen(
+        f"{relation.quoted} in the ODS was not there when changes came for it: somebody had renamed or moved it",
+        source=source,
+        table=str(table),
+        remedy=f"run `catchment backfill {source} {table}`",
+    )
+
+
 def known_by_name(old: Table, new: Table) -> Table:
     """The shape of a table that the source dropped as one of the table that it made anew under the same name.
 

@@ -156,7 +156,7 @@ class Transaction:
                     self._reshape(table)
             case Truncated(tables):
                 for table in tables:
-                    self._empty(self._registry.entry(table.oid))
+                    self._empty(self._registry.entry(table.oid), table)
             case RefillStarted(refill, tables):
                 for table in tables:
                     if (table.oid, refill) in self._refused:
@@ -176,7 +176,7 @@ class Transaction:
         entry = self._registry.entry(table.oid)
         if entry.live is None and entry.shadow is None:
             if entry.taken and str(entry.taken.shape) == str(table):
-                self._stop_swapped(entry, entry.taken)  # with the shape that its own has, wherever that is
+                self._taking_changes(entry, table)  # it stops with the shape that its own has, wherever that is
             else:
                 self._registry.reshaped(table.oid, table)
             return
@@ -193,8 +193,8 @@ class Transaction:
             entry = replace(entry, shadow=replace(entry.shadow, shape=table))
         self._registry.save(entry)
 
-    def _empty(self, entry: Entry) -> None:
-        for stored in filter(None, (self._taking_changes(entry), entry.shadow)):
+    def _empty(self, entry: Entry, table: Table) -> None:
+        for stored in filter(None, (self._taking_changes(entry, table), entry.shadow)):
             # TRUNCATE would empty the table for older snapshots too.
             with refusals(Place(stored.shape, stored.relation), self._translation):
                 self._connection.execute(sql.SQL("DELETE FROM {}").format(stored.relation.identifier))
@@ -265,7 +265,7 @@ class Transaction:
     def _apply(self, script: Script, entry: Entry, table: Table, rows: Sequence[TableRows]) -> None:
         """What came out of the stream goes to the live table and the shadow, a refill's rows to its shadow alone."""
         streamed = [one.data for one in rows if one.refill is None]
-        if streamed and (live := self._taking_changes(entry)):
+        if streamed and (live := self._taking_changes(entry, table)):
             try:
                 self._apply_to(script, live, Place(table, live.relation), streamed)
             except TableMisshapen as error:
@@ -286,14 +286,13 @@ class Transaction:
         else:
             append_rows(script.about(place), staging, place.table, data, self._source)
 
-    def _taking_changes(self, entry: Entry) -> Stored | None:
-        """What readers see of the table, if it takes changes. Where it was swapped it misses some now, and stops."""
-        if entry.taken and entry.current:
-            self._stop_swapped(entry, entry.taken)
+    def _taking_changes(self, entry: Entry, table: Table) -> Stored | None:
+        """What readers see of the table, if it takes changes. Where that is away it misses some now, and stops."""
+        if entry.current and not entry.live:
+            place = live_relation(self._source, self._dataset, table)
+            away = shapes.swapped if entry.taken else shapes.away
+            self._registry.stop(entry.oid, str(away(self._source, place, table)))
         return entry.live if entry.current else None
-
-    def _stop_swapped(self, entry: Entry, taken: Stored) -> None:
-        self._registry.stop(entry.oid, str(shapes.swapped(self._source, taken.relation, taken.shape)))
 
     def _apply_to(self, script: Script, stored: Stored, place: Place, changes: list[pa.RecordBatch]) -> None:
         self._changed[place.relation] = place
