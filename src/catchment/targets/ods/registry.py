@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 import psycopg
 
+from catchment.model.errors import TableMisshapen
 from catchment.model.frontier import Frontier
 from catchment.model.lsn import Lsn
 from catchment.model.table import Table
@@ -107,6 +108,10 @@ class Entry:
     shadow: Stored | None = None
     refill: str | None = None
     stopped: str | None = None
+
+    def stopped_by(self, error: TableMisshapen) -> Entry:
+        """Readers keep what they see; it takes no changes until a refill brings it anew."""
+        return replace(self, current=False, stopped=str(error))
 
 
 class Connected(Protocol):

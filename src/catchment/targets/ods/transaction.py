@@ -26,8 +26,9 @@ from catchment.model.table import Table
 from catchment.postgres.connection import Translation
 from catchment.targets.ods import late_key, reshape, shapes
 from catchment.targets.ods.apply import append_rows, apply_changes
+from catchment.targets.ods.beginning import begin_shadow
 from catchment.targets.ods.changeover import change_over, lets_tables_appear, wait_for_old_snapshots
-from catchment.targets.ods.naming import Relation, live_relation, shadow_relation
+from catchment.targets.ods.naming import Relation, live_relation
 from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.script import Script
@@ -162,7 +163,7 @@ class Transaction:
                     if (table.oid, refill) in self._refused:
                         continue
                     with self._translation.around(str(table)):
-                        self._begin_shadow(refill, table)
+                        begin_shadow(self._connection, self._registry, self._source, self._dataset, refill, table)
             case RefillFinished(refill):
                 entries = self._registry.refilled(refill)
                 for entry in entries:
@@ -185,7 +186,7 @@ class Transaction:
             if entry.live and entry.current:
                 entry = replace(entry, live=reshape.follow(connection, self._source, entry.live, table))
         except TableMisshapen as error:
-            entry = _stopped(entry, error)
+            entry = entry.stopped_by(error)
         if entry.shadow:
             place = Place(entry.shadow.shape, entry.shadow.relation, entry.refill)
             late_key.add_key(connection, self._source, place, self._translation)
@@ -198,48 +199,6 @@ class Transaction:
             # TRUNCATE would empty the table for older snapshots too.
             with refusals(Place(stored.shape, stored.relation), self._translation):
                 self._connection.execute(sql.SQL("DELETE FROM {}").format(stored.relation.identifier))
-
-    def _begin_shadow(self, refill: str, table: Table) -> None:
-        entry = self._registry.entry(table.oid)
-        shadow = shadow_relation(self._source, table.oid)
-        if entry.shadow:
-            shapes.drop(self._connection, entry.shadow.relation)
-        if entry.live is None:
-            try:
-                entry = replace(entry, live=self._take_place(table), current=False)
-            except TableMisshapen as error:
-                # Readers have never seen it: what is recorded of its shadow says what it is called.
-                self._registry.save(_stopped(replace(entry, shadow=Stored(shadow, table), refill=None), error))
-                return
-        elif entry.live.shape.version != table.version:
-            # Nobody told how it got this shape: changes are missing up to here.
-            entry = replace(entry, current=False)
-        shapes.create(self._connection, shadow, table)
-        if self._registry.takes_changes():  # to build a key in the end would keep these tables waiting
-            reshape.add_key(self._connection, shadow, table)
-        self._registry.save(replace(entry, shadow=Stored(shadow, table), refill=refill))
-
-    def _take_place(self, table: Table) -> Stored | None:
-        """What readers see of an earlier table of this name, which the source has dropped or renamed: theirs to keep.
-
-        Null when there is none. Else see early that the table will be able to appear.
-        """
-        live = live_relation(self._source, self._dataset, table)
-        for earlier in self._registry.at(live):
-            if earlier.live and str(earlier.live.shape) == str(table):
-                if earlier.shadow:
-                    shapes.drop(self._connection, earlier.shadow.relation)
-                self._registry.save(Entry(earlier.oid))
-                return replace(earlier.live, shape=shapes.known_by_name(earlier.live.shape, table))
-        shapes.create_schema(self._connection, self._source, live.schema)
-        if shapes.exists(self._connection, live) and not any(other.live for other in self._registry.at(live)):
-            raise TableMisshapen(
-                f"{live.quoted} is already there in the ODS and was not made by Catchment for this table",
-                source=self._source,
-                table=str(table),
-                remedy=f"rename or drop it, then `catchment backfill {self._source} {table}`",
-            )
-        return None
 
     def _hold(self, rows: TableRows) -> None:
         held = self._held.setdefault(rows.table.oid, _Held(rows.table))
@@ -269,7 +228,7 @@ class Transaction:
             try:
                 self._apply_to(script, live, Place(table, live.relation), streamed)
             except TableMisshapen as error:
-                self._registry.save(_stopped(entry, error))
+                self._registry.save(entry.stopped_by(error))
         if entry.shadow:
             told = [one for one in rows if one.refill in (None, entry.refill)]
             self._build_up(script, entry.shadow, Place(table, entry.shadow.relation, entry.refill), told)
@@ -300,8 +259,3 @@ class Transaction:
         with refusals(place, self._translation):
             filling = place.refill is not None
             apply_changes(script.about(place), staging, place.table, in_order(changes), self._source, filling)
-
-
-def _stopped(entry: Entry, error: TableMisshapen) -> Entry:
-    """Readers keep what they see; it takes no changes until a refill brings it anew."""
-    return replace(entry, current=False, stopped=str(error))
