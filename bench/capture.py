@@ -88,7 +88,7 @@ SHAPES = (
     Shape("deletes", _USUAL, f"DELETE FROM measured {_THEIRS}", 800, 1000, filled=True),
     Shape("single", _USUAL, _INSERT_USUAL, 120_000, 1),
     Shape("large", _USUAL, _INSERT_USUAL, 1, 800_000),
-    Shape("eight", _USUAL, _INSERT_USUAL, 200, 1000, sources=8),
+    Shape("eight", _USUAL, _INSERT_USUAL, 400, 1000, sources=8),
 )
 
 Side = Callable[[Lsn], tuple[float, float]]
@@ -214,12 +214,11 @@ def _collect(dsns: Sequence[str], log: SqliteLog, held: Path, until: Lsn) -> tup
         around = Surroundings(source, (), log, MemoryHub(), "bench", held / f"held_{number}", LoopStatus(source.name))
         collecting.append(threading.Thread(target=Collector(around, stopping).run))
         collecting[-1].start()
-    reached = (
-        "SELECT FROM pg_replication_slots WHERE slot_name LIKE 'catchment%%' AND confirmed_flush_lsn >= %s::pg_lsn"
-    )
-    with psycopg.connect(dsns[0], autocommit=True) as connection:
-        while connection.execute(reached, (str(until),)).rowcount < len(dsns):
-            time.sleep(_LOOK_SECONDS)
+    reached = f"""SELECT count(*) FROM pg_replication_slots
+                  WHERE starts_with(slot_name, 'catchment') AND confirmed_flush_lsn >= '{until}'"""
+    with psycopg.connect(dsns[0], autocommit=True) as connection:  # it looks itself, or our looking would be measured
+        look = f"PERFORM pg_sleep({_LOOK_SECONDS})"
+        connection.execute(f"DO $$ BEGIN WHILE ({reached}) < {len(dsns)} LOOP {look}; END LOOP; END $$")
     took = time.perf_counter() - began  # what follows makes nothing durable: the log's files are closed
     stopping.now()
     for thread in collecting:

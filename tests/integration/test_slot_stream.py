@@ -20,7 +20,11 @@ LONG = 600.0
 def test_small_beginnings_are_not_waited_for_while_a_stream_goes_on(
     source_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_stream, "_BULK_SECONDS", 0.0)
+    def let_nothing_pile_up() -> None:
+        monkeypatch.setattr(slot_stream, "_BULK_SECONDS", 0.0)
+        monkeypatch.setattr(slot_stream, "_GOES_ON_SECONDS", 0.0)
+
+    let_nothing_pile_up()
     with psycopg.connect(source_database, autocommit=True) as admin:
         admin.execute("CREATE PUBLICATION p FOR ALL TABLES; CREATE TABLE t (n int)")
         admin.execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
@@ -34,5 +38,5 @@ def test_small_beginnings_are_not_waited_for_while_a_stream_goes_on(
                 monkeypatch.setattr(SlotStream, "_more_belongs", lambda *_: pytest.fail("it was gathered anew"))
             else:
                 monkeypatch.undo()
-                monkeypatch.setattr(slot_stream, "_BULK_SECONDS", 0.0)
+                let_nothing_pile_up()
     assert kinds == b"BR" + b"I" * 100_000 + b"C"

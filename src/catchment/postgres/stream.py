@@ -24,9 +24,9 @@ _GATHER_SECONDS = 0.015
 _STEP_SECONDS = 0.005  # a local socket is full long before the gathering is over, if it turns out to be much
 
 # So much at once is no single change that somebody waits for: what is gathered is cut into batches, and each of them
-# costs as much as a thousand changes.
+# costs as much as a thousand changes. Where the server goes on sending there are many of them.
 _BULK_BYTES = 8 * 2**10
-_BULK_SECONDS = 0.025
+_BULK_SECONDS, _GOES_ON_SECONDS = 0.025, 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class SlotStream:
         reply_requested = False
         size = 0
         is_bulk = self._goes_on
-        until = time.monotonic() + _BULK_SECONDS
+        until = time.monotonic() + (_GOES_ON_SECONDS if is_bulk else _BULK_SECONDS)
         with self._replication.translation.around():
             position, taken = wait_for_wal(self._pgconn, messages, self._bell, timeout, self._asked)
             keepalive = None if position is None else self._keepalive(position)
