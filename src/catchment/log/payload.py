@@ -24,7 +24,7 @@ import json
 import struct
 from base64 import b64decode, b64encode
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 from zlib import crc32
 
@@ -93,8 +93,9 @@ def encode(batch: Batch) -> bytes:
     padding = bytes(-sum(map(len, sections)) % _ALIGNMENT)
     body = b"".join([*sections, padding, *messages])
     lengths = _LENGTHS[FORMAT].pack(len(body), len(message))
-    checked = b"".join([lengths, _CODEC.compress(body, asbytes=True), message])
-    return _VERSION.pack(FORMAT) + _CHECKSUM.pack(crc32(checked, _CHECKSUM_BEGINS[FORMAT])) + checked
+    checked = [lengths, _CODEC.compress(body, asbytes=True), message]
+    checksum = reduce(lambda before, part: crc32(part, before), checked, _CHECKSUM_BEGINS[FORMAT])
+    return b"".join([_VERSION.pack(FORMAT), _CHECKSUM.pack(checksum), *checked])
 
 
 def decode(data: bytes) -> Batch:
