@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 from places import execute, one
-from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source
+from running_hub import RunningHub, assert_feed_equals_source, assert_ods_equals_source, eventually
 
 from catchment.demo.cluster import Cluster
 
@@ -87,6 +87,28 @@ def test_promise_1_a_table_read_in_many_cycles_under_writes_and_kills_is_whole(
     assert_feed_equals_source(hub, "orders", {"large": ["id"]})
     read = sum(b'"op": "r"' in line or b'"op":"r"' in line for line in hub.feed_lines("orders"))
     assert read < 1.5 * ROWS, "it was begun again"
+
+
+def test_promise_3_a_table_that_cannot_be_read_to_its_end_is_not_shown_in_part(
+    private_cluster: Cluster, ods_database: str, hub_factory: Callable[..., RunningHub]
+) -> None:
+    source = private_cluster.dsn()
+    execute(source, *LARGE.replace("500", "2000").strip().removesuffix(";").split(";\n"))
+    execute(source, "CREATE TABLE small (id serial PRIMARY KEY)", "ALTER PUBLICATION catchment ADD TABLE small")
+    execute(source, "CREATE ROLE reader REPLICATION LOGIN", "GRANT SELECT ON large, small TO reader")
+    hub = hub_factory({"orders": private_cluster.dsn(user="reader")}, ods=ods_database)
+    hub.start()
+    while not told(hub):
+        execute(source, "INSERT INTO small DEFAULT VALUES")  # somebody writes: cycles are short
+        assert not has_appeared(ods_database), "it was read too fast to be disturbed"
+    execute(source, "REVOKE SELECT ON large FROM reader")
+    eventually(lambda: one(ods_database, "SELECT to_regclass('orders.small') IS NOT NULL") is True, "the other table")
+    assert not has_appeared(ods_database)
+    execute(source, "GRANT SELECT ON large TO reader")
+    eventually(lambda: has_appeared(ods_database), "the whole table")
+    hub.stop()
+    hub.until_caught_up()
+    assert_ods_equals_source(ods_database, "orders", source)
 
 
 def has_appeared(ods: str) -> bool:

@@ -254,7 +254,7 @@ class Backfills:
             self._discard()
         elif cycle.published is None:
             self._shapes.retire(cycle.table.oid)
-            self._current = refill.without(cycle.table.oid)
+            self._current = self._leave_out(refill, cycle.table.oid)
             self._discard()
         else:
             self.trouble = None
@@ -272,7 +272,10 @@ class Backfills:
         self._shapes.unreadable(oid, str(error))
         self._left_out[oid] = time.monotonic() + _OPERATOR_SECONDS
         self._refusals.append(str(error))
-        return refill.without(oid)
+        return self._leave_out(refill, oid)
+
+    def _leave_out(self, refill: Refill, oid: int) -> Refill:
+        return self._teller.left_out(refill, self._shapes.known[oid].table)
 
     def _discard(self) -> None:
         if self._cycle is not None:

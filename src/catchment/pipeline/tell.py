@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -91,6 +92,17 @@ class Teller:
         if part:
             self._say(part=part)
         return replace(refill, rows=refill.rows + self._decoder.sequence - first)
+
+    def left_out(self, refill: Refill, table: Table) -> Refill:
+        """This table cannot be read to its end; returns what remains.
+
+        What was told of it must not take the place of what readers see: it belongs to a refill that never finishes,
+        until the next one of this table begins.
+        """
+        remaining = refill.without(table.oid)
+        void = (RefillStarted(uuid4().hex, (table,), refill.targets),) if refill.started else ()
+        self._say(void, state={f"{REFILL}{refill.id}": remaining.encode()})
+        return remaining
 
     def keep(self, refill: Refill) -> Refill:
         """What remains of it."""
