@@ -63,14 +63,14 @@ class Lacks:
 
     def _look(self) -> None:
         found = self._target.out_of_date(self._source)
+        if found:  # what the source shares no more is what people make of it
+            known = KnownTable.of(self._log.state(self._source)).values()
+            shared = {str(each.table) for each in known if not each.retired}
+            found = {table: sentence for table, sentence in found.items() if table in shared}
         stopped = {table: sentence for table, sentence in found.items() if sentence}
         for table in sorted(stopped.keys() - self.stopped.keys()):
             logger.warning("table stopped", source=self._source, target=self._target.name, error=stopped[table])
         self.stopped = stopped
-        missing = {table for table, sentence in found.items() if sentence is None}
-        if missing:
-            known = KnownTable.of(self._log.state(self._source)).values()
-            shared = {str(each.table) for each in known if not each.retired}
-            if tables := sorted(missing & shared):
-                arguments = {"targets": [self._target.name], "tables": tables, "after": None}
-                self._request = self._hub.request(REFILL, self._source, arguments, f"target {self._target.name}")
+        if missing := sorted(found.keys() - stopped.keys()):
+            arguments = {"targets": [self._target.name], "tables": missing, "after": None}
+            self._request = self._hub.request(REFILL, self._source, arguments, f"target {self._target.name}")
