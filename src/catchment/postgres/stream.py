@@ -27,6 +27,7 @@ _STEP_SECONDS = 0.005  # a local socket is full long before the gathering is ove
 # costs as much as a thousand changes. Where the server goes on sending there are many of them.
 _BULK_BYTES = 8 * 2**10
 _BULK_SECONDS, _GOES_ON_SECONDS = 0.025, 0.06
+_BULK_BYTES_A_SECOND = _BULK_BYTES / _BULK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ class SlotStream:
         reply_requested = False
         size = 0
         is_bulk = self._goes_on
-        until = time.monotonic() + (_GOES_ON_SECONDS if is_bulk else _BULK_SECONDS)
+        window = _GOES_ON_SECONDS if is_bulk else _BULK_SECONDS
+        until = time.monotonic() + window
         with self._replication.translation.around():
             position, taken = wait_for_wal(self._pgconn, messages, self._bell, timeout, self._asked)
             keepalive = None if position is None else self._keepalive(position)
@@ -134,7 +136,7 @@ class SlotStream:
             self._received = now
         if reply_requested:
             self._said = 0.0  # the next acknowledgement is sent, news or not
-        self._goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES and now >= until)
+        self._goes_on = size >= _MOST_BYTES or (size >= _BULK_BYTES_A_SECOND * window and now >= until)
         if keepalive is None:
             return Received(messages, reply_requested=reply_requested, goes_on=self._goes_on)
         self._asked = False
