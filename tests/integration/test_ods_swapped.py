@@ -33,7 +33,7 @@ SENTENCE = (
     "somebody put another one in its place; rename or drop it, then `catchment backfill orders public.accounts`"
 )
 AWAY = (
-    f'{ABOUT}"orders"."accounts" in the ODS was not there when changes came for it: somebody had renamed or moved it; '
+    f"{ABOUT}was not there in the ODS when changes came for it: somebody had renamed or moved it; "
     "run `catchment backfill orders public.accounts`"
 )
 IN_THE_WAY = '"orders"."accounts" is already there in the ODS and was not made by Catchment for this table; rename or'

@@ -13,23 +13,25 @@ from psycopg import sql
 from catchment.model.errors import TableMisshapen, TargetUnreachable
 from catchment.model.table import Table
 from catchment.postgres.connection import Translation
-from catchment.targets.ods import late_key, reshape, shapes
+from catchment.targets.ods import reshape, shapes
 from catchment.targets.ods.altering import altering
 from catchment.targets.ods.naming import Relation, live_relation, shortened
 from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
-from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, OdsColumn, read_columns
+from catchment.targets.ods.session import ALL_JOINS, BY_INDEX, LOCK, OdsColumn, read_columns
 
 _PATIENCE = 5.0  # seconds: other sources want the session too; it is retried
 _POLL = 0.05
 
 # Whoever has a snapshot from before the last commit of this source: it would not see all rows of the shadows. A
-# snapshot is known by the virtual transaction that holds it.
+# snapshot is known by the virtual transaction that holds it. What a transaction of ours for another source has does not
+# matter: that reads nothing of this one, and may take its time.
 _OLD_SNAPSHOTS = """
 SELECT l.virtualtransaction, a.pid
 FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
-  AND age(a.backend_xmin) >= (SELECT age(xmin) FROM catchment.frontier WHERE source = %s)
+  AND age(a.backend_xmin) >= (SELECT age(xmin) FROM catchment.frontier WHERE source = %(source)s)
+  AND NOT EXISTS (SELECT FROM pg_locks o WHERE o.pid = a.pid AND o.locktype = 'advisory' AND o.classid = %(lock)s)
 """
 
 _GRANTS = """
@@ -64,7 +66,7 @@ def wait_for_old_snapshots(connection: psycopg.Connection, source: str) -> None:
 
 
 def _old_snapshots(connection: psycopg.Connection, source: str) -> dict[str, int]:
-    return dict(connection.execute(_OLD_SNAPSHOTS, (source,)).fetchall())
+    return dict(connection.execute(_OLD_SNAPSHOTS, {"source": source, "lock": LOCK}).fetchall())
 
 
 def lets_tables_appear(connection: psycopg.Connection, entries: Sequence[Entry]) -> bool:
@@ -90,8 +92,6 @@ def change_over(
     """
     for told in entries:
         if told.shadow:
-            place = Place(told.shadow.shape, told.shadow.relation, told.refill)
-            late_key.add_key(connection, source, place, translation)
             connection.execute(sql.SQL("ANALYZE {}").format(told.shadow.relation.identifier))
     for told in sorted(entries, key=lambda each: _alters(connection, each)):
         entry = registry.entry(told.oid)  # another one may have taken its name just now

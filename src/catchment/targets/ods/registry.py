@@ -77,8 +77,8 @@ ON CONFLICT (source) DO UPDATE SET (log, "offset", lsn, committed_at)
 class Stored:
     """A relation of the ODS that holds a version of a table.
 
-    ``stamp`` begins with the relation's oid and is another one when it is another relation or got other columns, that
-    of a shadow also when it got its key. ``recorded``: which relation it is, not its name alone.
+    ``stamp`` begins with the relation's oid and is another one when it is another relation or got other columns; that
+    of a shadow has a third part as soon as it has its key. ``recorded``: which relation it is, not its name alone.
     """
 
     relation: Relation
@@ -90,6 +90,11 @@ class Stored:
     def oid(self) -> str:
         """The relation's, as the stamp has it."""
         return self.stamp.partition("/")[0]
+
+    @property
+    def lacks_key(self) -> bool:
+        """Of a shadow: whether its table has a key that it has yet to get."""
+        return bool(self.shape.key) and self.stamp.count("/") < 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +145,9 @@ class Registry:
             self._entries.update((entry.oid, entry) for entry in self._read_all("EXECUTE entries (%s, %s)", unknown))
         return [self._entries[oid] for oid in oids]
 
-    def read_again(self, oid: int) -> Entry:
-        """The table, of which something is another in the ODS than when it was read."""
+    def changed(self, oid: int) -> None:
+        """Something of this table is another in the ODS than when it was read."""
         self._entries.pop(oid, None)
-        return self.entry(oid)
 
     def takes_changes(self) -> bool:
         """Whether any table of the source does, so that readers would see it stand still."""

@@ -24,6 +24,7 @@ LOCK_TIMEOUT = "10s"
 """How long a lock is waited for: the session is wanted by other sources too, and what was rolled back is done again."""
 MOST_STAGINGS = 200
 """How many staging tables a session keeps."""
+_GONE = "10s"
 _MOST_STATEMENTS = 100
 _ROWS_TO_TRUNCATE = 4_000
 _BYTES_TO_TRUNCATE = 4 << 20
@@ -110,11 +111,6 @@ class Staging:
         self._rows = 0
         self._bytes = 0
         self._wary = self._passed_over = 0
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the relation has one, by which its rows are found."""
-        return any(column.equals for column in self.columns.values())
 
     def statement(self, which: Hashable, compose: Callable[[], sql.Composable]) -> bytes:
         """The statement that ``compose`` makes, kept: composing takes longer than applying a few rows."""
@@ -307,4 +303,7 @@ def _prepare(connection: psycopg.Connection, source: str | None) -> None:
             with creating_schema(connection, source):
                 connection.execute(CREATION)
     connection.execute(_SETTINGS)
+    # What is long under way must not go on for a hub that is gone: the next one would wait for it.
+    with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # not every system can tell
+        connection.execute(f"SET client_connection_check_interval = '{_GONE}'")
     prepare(connection)

@@ -79,10 +79,10 @@ def swapped(source: str, relation: Relation, table: Table) -> TableMisshapen:
     )
 
 
-def away(source: str, relation: Relation, table: Table) -> TableMisshapen:
+def away(source: str, table: Table) -> TableMisshapen:
     """The error of a table for which changes came while it was not there; it may be back, without them."""
     return TableMisshapen(
-        f"{relation.quoted} in the ODS was not there when changes came for it: somebody had renamed or moved it",
+        "was not there in the ODS when changes came for it: somebody had renamed or moved it",
         source=source,
         table=str(table),
         remedy=f"run `catchment backfill {source} {table}`",

@@ -28,7 +28,7 @@ from catchment.targets.ods import late_key, reshape, shapes
 from catchment.targets.ods.apply import append_rows, apply_changes
 from catchment.targets.ods.beginning import begin_shadow
 from catchment.targets.ods.changeover import change_over, lets_tables_appear, wait_for_old_snapshots
-from catchment.targets.ods.naming import Relation, live_relation
+from catchment.targets.ods.naming import Relation
 from catchment.targets.ods.refusal import Place, refusals
 from catchment.targets.ods.registry import Entry, Registry, Stored
 from catchment.targets.ods.script import Script
@@ -75,6 +75,7 @@ class Transaction:
         self._held_bytes = 0
         self._position: Frontier | None = None
         self._begun_at: Frontier | None = None
+        self._between = True
         self._changed: dict[Relation, Place] = {}
         self._begin()
 
@@ -87,19 +88,20 @@ class Transaction:
         """Take in a batch, unless the ODS has it already."""
         if self._has(frontier):
             return
+        self._add_keys(batch)
         if self._lets_tables_appear(batch.events):
             self.commit()
             wait_for_old_snapshots(self._connection, self._source)
             self._begin()
-            if self._has(frontier):
-                return
+        if self._has(frontier):
+            return
         if self._position is None or not self._position.precedes(frontier):
             self._lose_track()
         for event in batch.events:
             self._happen(event)
         for rows in batch.rows:
             self._hold(rows)
-        self._position = frontier
+        self._position, self._between = frontier, batch.ends_transaction
         if batch.ends_transaction and any(isinstance(event, SchemaChanged | RefillFinished) for event in batch.events):
             # Readers of what has just changed its shape wait for us, and we have to wait for those of the next one.
             self.commit()
@@ -118,7 +120,7 @@ class Transaction:
                 raise
 
     def settle(self) -> None:
-        """Instead of a commit, where nothing was taken: only one that has written something waits for the disk."""
+        """A commit that writes the frontier in any case: only one that has written something waits for the disk."""
         self._session.commit(self._source, self._position)
 
     @property
@@ -139,6 +141,35 @@ class Transaction:
         for entry in self._registry.all():
             if entry.shadow:
                 shapes.drop(self._connection, entry.shadow.relation)
+
+    def _add_keys(self, batch: Batch) -> None:
+        """Give shadows the keys by which this batch finds rows, or with which it lets them appear.
+
+        Each in a transaction of its own, if the source's allows it, since it may take long: nothing is locked
+        meanwhile, what fails later does not undo it, and snapshots that see repeated rows are waited for.
+        """
+        changed = {rows.table.oid for rows in batch.rows if rows.refill is None}
+        changed |= {event.table.oid for event in batch.events if isinstance(event, SchemaChanged)}
+        entries = {entry.oid: entry for entry in self._registry.entries(changed)}
+        for event in batch.events:
+            if isinstance(event, RefillFinished):
+                entries |= {entry.oid: entry for entry in self._registry.refilled(event.refill)}
+        for entry in entries.values():
+            if entry.shadow and entry.shadow.lacks_key:
+                self._flush()
+                removed = self._add_key(entry, entry.shadow)
+                if self._between:
+                    if removed:  # whoever saw them there is waited for: the frontier's row says so
+                        self.settle()
+                    else:
+                        self.commit()
+                    self._begin()
+
+    def _add_key(self, entry: Entry, shadow: Stored) -> bool:
+        place = Place(shadow.shape, shadow.relation, entry.refill)
+        removed = late_key.add_key(self._connection, self._source, place, self._translation)
+        self._registry.changed(entry.oid)
+        return removed
 
     def _lets_tables_appear(self, events: Iterable[Event]) -> bool:
         return any(
@@ -188,8 +219,6 @@ class Transaction:
         except TableMisshapen as error:
             entry = entry.stopped_by(error)
         if entry.shadow:
-            place = Place(entry.shadow.shape, entry.shadow.relation, entry.refill)
-            late_key.add_key(connection, self._source, place, self._translation)
             reshape.adapt(connection, entry.shadow.relation, entry.shadow.shape, table)
             entry = replace(entry, shadow=replace(entry.shadow, shape=table))
         self._registry.save(entry)
@@ -229,28 +258,26 @@ class Transaction:
                 self._apply_to(script, live, Place(table, live.relation), streamed)
             except TableMisshapen as error:
                 self._registry.save(entry.stopped_by(error))
-        if entry.shadow:
-            told = [one for one in rows if one.refill in (None, entry.refill)]
-            self._build_up(script, entry.shadow, Place(table, entry.shadow.relation, entry.refill), told)
+        if shadow := entry.shadow:
+            if streamed and shadow.lacks_key:  # it was begun by the batch that brings these
+                self._add_key(entry, shadow)
+                shadow = self._registry.entry(entry.oid).shadow or shadow
+            told = [one.data for one in rows if one.refill in (None, entry.refill)]
+            self._build_up(script, shadow, Place(table, shadow.relation, entry.refill), told)
 
-    def _build_up(self, script: Script, shadow: Stored, place: Place, rows: Sequence[TableRows]) -> None:
-        """Rows of its refill are put one behind the other, until the first change comes that has to find its row."""
-        data = [one.data for one in rows]
-        staging = self._session.staging(place.relation, shadow.stamp, place.table)
-        if staging.has_key or not place.table.key:
-            self._apply_to(script, shadow, place, data)
-        elif any(one.refill is None for one in rows):
-            late_key.add_key(self._connection, self._source, place, self._translation)
-            self._apply_to(script, self._registry.read_again(place.table.oid).shadow or shadow, place, data)
+    def _build_up(self, script: Script, shadow: Stored, place: Place, rows: list[pa.RecordBatch]) -> None:
+        """While it has no key there are no changes: rows of its refill are put one behind the other."""
+        if shadow.lacks_key:
+            staging = self._session.staging(place.relation, shadow.stamp, place.table)
+            append_rows(script.about(place), staging, place.table, rows, self._source)
         else:
-            append_rows(script.about(place), staging, place.table, data, self._source)
+            self._apply_to(script, shadow, place, rows)
 
     def _taking_changes(self, entry: Entry, table: Table) -> Stored | None:
         """What readers see of the table, if it takes changes. Where that is away it misses some now, and stops."""
         if entry.current and not entry.live:
-            place = live_relation(self._source, self._dataset, table)
-            away = shapes.swapped if entry.taken else shapes.away
-            self._registry.stop(entry.oid, str(away(self._source, place, table)))
+            swapped = entry.taken and shapes.swapped(self._source, entry.taken.relation, table)
+            self._registry.stop(entry.oid, str(swapped or shapes.away(self._source, table)))
         return entry.live if entry.current else None
 
     def _apply_to(self, script: Script, stored: Stored, place: Place, changes: list[pa.RecordBatch]) -> None:
