@@ -18,6 +18,7 @@ from catchment.model.batch import Batch, RefillFinished, RefillStarted, SchemaCh
 from catchment.model.errors import TableRefused, TargetRefused, TargetUnreachable, TargetWentBack
 from catchment.model.frontier import Frontier
 from catchment.postgres import pool
+from catchment.postgres.connection import of_target
 from catchment.targets.ods import altering, session
 from catchment.targets.ods.session import MOST_STAGINGS
 from catchment.targets.ods.target import OdsTarget
@@ -134,6 +135,17 @@ def test_promise_1_what_a_crash_of_the_ods_takes_back_is_delivered_again(
     with psycopg.connect(server.dsn()) as admin:
         assert admin.execute("SELECT count(*) FROM s0.accounts").fetchone() == (5,)
     target.close()
+
+
+def test_what_takes_long_ends_when_its_hub_is_gone(ods: Ods, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_LOOK_FOR_CLIENT", "100ms")
+    connection = session.Session.open(ods.dsn, of_target()).connection
+    connection.pgconn.send_query(b"SELECT pg_sleep(600)")
+    query = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%pg_sleep%%'"
+    pid = connection.info.backend_pid
+    eventually(lambda: ods.one(query, pid) == 1, "the statement")
+    connection.close()
+    eventually(lambda: ods.one(query, pid) == 0, "its end")
 
 
 def test_an_error_in_the_middle_leaves_nothing_half_done(ods: Ods, target: OdsTarget) -> None:

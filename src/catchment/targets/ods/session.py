@@ -24,7 +24,7 @@ LOCK_TIMEOUT = "10s"
 """How long a lock is waited for: the session is wanted by other sources too, and what was rolled back is done again."""
 MOST_STAGINGS = 200
 """How many staging tables a session keeps."""
-_GONE = "10s"
+_LOOK_FOR_CLIENT = "10s"
 _MOST_STATEMENTS = 100
 _ROWS_TO_TRUNCATE = 4_000
 _BYTES_TO_TRUNCATE = 4 << 20
@@ -305,5 +305,5 @@ def _prepare(connection: psycopg.Connection, source: str | None) -> None:
     connection.execute(_SETTINGS)
     # What is long under way must not go on for a hub that is gone: the next one would wait for it.
     with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # not every system can tell
-        connection.execute(f"SET client_connection_check_interval = '{_GONE}'")
+        connection.execute(f"SET client_connection_check_interval = '{_LOOK_FOR_CLIENT}'")
     prepare(connection)
