@@ -208,7 +208,7 @@ class Transaction:
         entry = self._registry.entry(table.oid)
         if entry.live is None and entry.shadow is None:
             if entry.taken and str(entry.taken.shape) == str(table):
-                self._taking_changes(entry, table)  # it stops with the shape that its own has, wherever that is
+                self._stop_if_away(entry, table)  # with the shape that its own has, wherever that is
             else:
                 self._registry.reshaped(table.oid, table)
             return
@@ -274,11 +274,15 @@ class Transaction:
             self._apply_to(script, shadow, place, rows)
 
     def _taking_changes(self, entry: Entry, table: Table) -> Stored | None:
-        """What readers see of the table, if it takes changes. Where that is away it misses some now, and stops."""
+        """What readers see of the table, if it takes changes."""
+        self._stop_if_away(entry, table)
+        return entry.live if entry.current else None
+
+    def _stop_if_away(self, entry: Entry, table: Table) -> None:
+        """What should take changes, and is not where it was, misses some now."""
         if entry.current and not entry.live:
             swapped = entry.taken and shapes.swapped(self._source, entry.taken.relation, table)
             self._registry.stop(entry.oid, str(swapped or shapes.away(self._source, table)))
-        return entry.live if entry.current else None
 
     def _apply_to(self, script: Script, stored: Stored, place: Place, changes: list[pa.RecordBatch]) -> None:
         self._changed[place.relation] = place
