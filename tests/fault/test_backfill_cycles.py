@@ -93,7 +93,7 @@ def test_promise_3_a_table_that_cannot_be_read_to_its_end_is_not_shown_in_part(
     private_cluster: Cluster, ods_database: str, hub_factory: Callable[..., RunningHub]
 ) -> None:
     source = private_cluster.dsn()
-    execute(source, *LARGE.replace("500", "2000").strip().removesuffix(";").split(";\n"))
+    execute(source, *LARGE.replace("500", "5000").strip().removesuffix(";").split(";\n"))
     execute(source, "CREATE TABLE small (id serial PRIMARY KEY)", "ALTER PUBLICATION catchment ADD TABLE small")
     execute(source, "CREATE ROLE reader REPLICATION LOGIN", "GRANT SELECT ON large, small TO reader")
     hub = hub_factory({"orders": private_cluster.dsn(user="reader")}, ods=ods_database)
